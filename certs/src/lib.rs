@@ -1,0 +1,1 @@
+//! Certificates: issuing, identity of a peer, rotation and hot reload.

@@ -1,0 +1,1 @@
+//! The controller manager: member clusters, propagation, health.
