@@ -1,1 +1,13 @@
 //! The store behind the API server: etcd or embedded, and the watch cache.
+//!
+//! [`Store`] is the whole of what the server asks of a database. Its two
+//! backends, embedded and etcd, keep many versions of each key, number
+//! every change with one growing revision, and deliver the changes in that
+//! order. One conformance suite says what both of them promise.
+
+mod store;
+
+pub use store::{
+    Batch, BoxError, Commit, Entry, Error, Event, EventKind, MAX_VALUE_SIZE, Op, Page, Range,
+    Revision, Store, StoreStatus, Watch,
+};
