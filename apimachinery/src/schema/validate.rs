@@ -1,0 +1,160 @@
+//! Validation by a schema alone, in the words of `apiextensions-apiserver`.
+
+use std::collections::HashSet;
+
+use serde_json::{Value, json};
+
+use super::walk::{ListKind, Ref, Types};
+use crate::field::{self, Path};
+use crate::time;
+
+pub(super) fn validate(
+    schema: Ref<'_>,
+    value: &Value,
+    path: &Path,
+    errors: &mut Vec<field::Error>,
+) {
+    let node = schema.node();
+    if value.is_null() && node.nullable {
+        return;
+    }
+    if node.types != Types::default() && !has_type(node.types, value) {
+        let wanted = name_of(node.types);
+        let found = json_type(value);
+        errors.push(field::Error::type_invalid(
+            path,
+            json!(found),
+            format!("{path} in body must be of type {wanted}: \"{found}\""),
+        ));
+        return;
+    }
+    if !node.allowed.is_empty() && !node.allowed.contains(value) {
+        let supported: Vec<&str> = node.allowed.iter().filter_map(Value::as_str).collect();
+        errors.push(field::Error::not_supported(path, value.clone(), &supported));
+    }
+    match value {
+        Value::Object(map) => {
+            for field in &node.required {
+                if !map.contains_key(field) {
+                    errors.push(field::Error::required(&path.child(field), ""));
+                }
+            }
+            for (name, value) in map {
+                if let Some(child) = schema.child(name) {
+                    validate(child, value, &path.child(name), errors);
+                }
+            }
+        }
+        Value::Array(items) => {
+            if let Some(max) = node.max_items.filter(|&max| items.len() as u64 > max) {
+                errors.push(field::Error::too_many(
+                    path,
+                    items.len(),
+                    usize::try_from(max).unwrap_or(usize::MAX),
+                ));
+            }
+            unique(schema, items, path, errors);
+            if let Some(child) = schema.items() {
+                for (index, item) in items.iter().enumerate() {
+                    validate(child, item, &path.index(index), errors);
+                }
+            }
+        }
+        Value::Number(number) => {
+            let number = number.as_f64().unwrap_or(f64::NAN);
+            if let Some(min) = node.minimum.filter(|&min| number < min) {
+                let text = format!("{path} in body should be greater than or equal to {min}");
+                errors.push(field::Error::invalid(path, value.clone(), text));
+            }
+            let bound = node
+                .maximum
+                .or((node.format.as_deref() == Some("int32")).then_some(f64::from(i32::MAX)));
+            if let Some(max) = bound.filter(|&max| number > max) {
+                let text = format!("{path} in body should be less than or equal to {max}");
+                errors.push(field::Error::invalid(path, value.clone(), text));
+            }
+        }
+        Value::String(text) => {
+            let length = text.chars().count() as u64;
+            if let Some(min) = node.min_length.filter(|&min| length < min) {
+                let text = format!("{path} in body should be at least {min} chars long");
+                errors.push(field::Error::invalid(path, value.clone(), text));
+            }
+            if let Some(max) = node.max_length.filter(|&max| length > max) {
+                errors.push(field::Error::too_long(
+                    path,
+                    value.clone(),
+                    usize::try_from(max).unwrap_or(usize::MAX),
+                ));
+            }
+            if node.format.as_deref() == Some("date-time") && time::parse(text).is_none() {
+                let text = format!("{path} in body must be of type date-time: {value}");
+                errors.push(field::Error::invalid(path, value.clone(), text));
+            }
+        }
+        _ => {}
+    }
+}
+
+/// The elements of a set differ, those of a map differ in their keys.
+fn unique(schema: Ref<'_>, items: &[Value], path: &Path, errors: &mut Vec<field::Error>) {
+    let mut seen = HashSet::new();
+    for (index, item) in items.iter().enumerate() {
+        let key = match schema.list_kind() {
+            ListKind::Atomic => return,
+            ListKind::Set => item.clone(),
+            ListKind::Map(keys) => {
+                let child = schema.items();
+                keys.iter()
+                    .filter_map(|key| {
+                        let value = item.get(key).or_else(|| child?.default_of(key))?;
+                        Some((key.clone(), value.clone()))
+                    })
+                    .collect()
+            }
+        };
+        if !seen.insert(key.to_string()) {
+            errors.push(field::Error::duplicate(&path.index(index), key));
+        }
+    }
+}
+
+fn has_type(types: Types, value: &Value) -> bool {
+    let bit = match value {
+        Value::Object(_) => Types::OBJECT,
+        Value::Array(_) => Types::ARRAY,
+        Value::String(_) => Types::STRING,
+        Value::Bool(_) => Types::BOOLEAN,
+        Value::Number(number) if number.is_i64() || number.is_u64() => Types::INTEGER,
+        Value::Number(number) if number.as_f64().is_some_and(|n| n.fract() == 0.0) => {
+            Types::INTEGER | Types::NUMBER
+        }
+        Value::Number(_) => Types::NUMBER,
+        Value::Null => 0,
+    };
+    types.0 & bit != 0
+}
+
+fn name_of(types: Types) -> &'static str {
+    match types.0 {
+        Types::OBJECT => "object",
+        Types::ARRAY => "array",
+        Types::STRING => "string",
+        Types::INTEGER => "integer",
+        Types::BOOLEAN => "boolean",
+        bits if bits & Types::NUMBER != 0 => "number",
+        _ => "integer or string",
+    }
+}
+
+fn json_type(value: &Value) -> &'static str {
+    match value {
+        Value::Object(_) => "object",
+        Value::Array(_) => "array",
+        Value::String(_) => "string",
+        Value::Bool(_) => "boolean",
+        Value::Number(number) if number.is_f64() => "number",
+        Value::Number(_) => "integer",
+        Value::Null => "null",
+    }
+}
