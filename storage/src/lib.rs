@@ -5,6 +5,7 @@
 //! every change with one growing revision, and deliver the changes in that
 //! order. One conformance suite says what both of them promise.
 
+pub mod embedded;
 mod store;
 
 pub use store::{
