@@ -1,1 +1,10 @@
-//! Certificates: issuing, identity of a peer, rotation and hot reload.
+//! Certificates: issuing them, knowing who a peer is by one, and TLS configurations that follow their files.
+
+mod authority;
+mod identity;
+mod signer;
+mod tls;
+
+pub use authority::{Authority, Error, KeyPairPem, service_account_key};
+pub use identity::{Identity, not_after};
+pub use tls::{ClientTls, ServerFiles, ServerTls, client_config, install_crypto_provider};

@@ -1,0 +1,272 @@
+//! TLS configurations: for a server whose files change under it, and for clients.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::aws_lc_rs;
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
+use rustls_pki_types::pem::PemObject as _;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio_util::sync::CancellationToken;
+
+use crate::Error;
+
+/// How often the files are looked at. Kubernetes swaps links under a mounted secret, which no file watch sees reliably.
+const POLL: Duration = Duration::from_secs(10);
+
+/// Makes aws-lc-rs the crypto library of the process; the first thing that every `main` does.
+pub fn install_crypto_provider() {
+    // A second call finds it installed.
+    let _installed = aws_lc_rs::default_provider().install_default();
+}
+
+/// The files of a server.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerFiles {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+    /// Whose client certificates are believed; without it clients can't show any.
+    pub client_ca: Option<PathBuf>,
+}
+
+/// The TLS configuration of a server; connections take the newest.
+pub struct ServerTls {
+    config: ArcSwap<ServerConfig>,
+}
+
+impl ServerTls {
+    /// Reads the files, and again when they change, until `token` is cancelled.
+    ///
+    /// # Errors
+    /// If the files do not make a configuration; later changes that do not are logged and passed over.
+    pub async fn follow(files: ServerFiles, token: CancellationToken) -> Result<Arc<Self>, Error> {
+        let mut known = read(&files).await?;
+        let tls = Arc::new(ServerTls { config: ArcSwap::new(known.config()?) });
+        let followed = Arc::clone(&tls);
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    () = token.cancelled() => return,
+                    () = tokio::time::sleep(POLL) => {}
+                }
+                let Ok(found) = read(&files).await else { continue };
+                if found == known {
+                    continue;
+                }
+                match found.config() {
+                    Ok(config) => {
+                        tracing::info!(cert = %files.cert.display(), "took up new certificates");
+                        followed.config.store(config);
+                        known = found;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the new certificates can't be used, the old ones stay")
+                    }
+                }
+            }
+        });
+        Ok(tls)
+    }
+
+    /// The configuration for the next connection.
+    pub fn config(&self) -> Arc<ServerConfig> {
+        self.config.load_full()
+    }
+}
+
+#[derive(PartialEq)]
+struct Contents {
+    cert: Vec<u8>,
+    key: Vec<u8>,
+    client_ca: Option<Vec<u8>>,
+}
+
+async fn read(files: &ServerFiles) -> Result<Contents, Error> {
+    let read = |path: PathBuf| async move {
+        tokio::fs::read(&path)
+            .await
+            .map_err(|error| Error::Malformed(format!("{}: {error}", path.display())))
+    };
+    let client_ca = match &files.client_ca {
+        Some(path) => Some(read(path.clone()).await?),
+        None => None,
+    };
+    Ok(Contents {
+        cert: read(files.cert.clone()).await?,
+        key: read(files.key.clone()).await?,
+        client_ca,
+    })
+}
+
+impl Contents {
+    fn config(&self) -> Result<Arc<ServerConfig>, Error> {
+        let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| Error::Build(error.to_string()))?;
+        let builder = match &self.client_ca {
+            None => builder.with_no_client_auth(),
+            Some(ca) => {
+                let roots = Arc::new(roots(ca)?);
+                let provider = Arc::new(aws_lc_rs::default_provider());
+                let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
+                    .allow_unauthenticated()
+                    .build()
+                    .map_err(|error| Error::Build(error.to_string()))?;
+                builder.with_client_cert_verifier(verifier)
+            }
+        };
+        let mut config = builder
+            .with_single_cert(certificates(&self.cert)?, key(&self.key)?)
+            .map_err(|error| Error::Build(error.to_string()))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+/// What a client trusts and shows.
+#[derive(Clone, Default)]
+pub struct ClientTls {
+    /// PEM of the authorities that are trusted; without it none is.
+    pub ca_pem: Vec<u8>,
+    /// PEM of a certificate and its key.
+    pub identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// The protocols offered, in order.
+    pub alpn: Vec<Vec<u8>>,
+}
+
+/// The TLS configuration of a client.
+///
+/// # Errors
+/// If some PEM is none.
+pub fn client_config(tls: &ClientTls) -> Result<ClientConfig, Error> {
+    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| Error::Build(error.to_string()))?
+        .with_root_certificates(roots(&tls.ca_pem)?);
+    let mut config = match &tls.identity {
+        None => builder.with_no_client_auth(),
+        Some((cert, key_pem)) => builder
+            .with_client_auth_cert(certificates(cert)?, key(key_pem)?)
+            .map_err(|error| Error::Build(error.to_string()))?,
+    };
+    config.alpn_protocols.clone_from(&tls.alpn);
+    Ok(config)
+}
+
+fn roots(pem: &[u8]) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates(pem)? {
+        roots
+            .add(certificate)
+            .map_err(|error| Error::Malformed(format!("a certificate authority: {error}")))?;
+    }
+    Ok(roots)
+}
+
+fn certificates(pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, Error> {
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
+    match found {
+        Ok(found) if !found.is_empty() => Ok(found),
+        Ok(_) => Err(Error::Malformed("there is no certificate in the PEM".into())),
+        Err(error) => Err(Error::Malformed(format!("the PEM can't be read: {error}"))),
+    }
+}
+
+fn key(pem: &[u8]) -> Result<PrivateKeyDer<'static>, Error> {
+    PrivateKeyDer::from_pem_slice(pem)
+        .map_err(|error| Error::Malformed(format!("the key can't be read: {error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{ClientConnection, ServerConnection};
+
+    use super::*;
+    use crate::{Authority, Identity};
+
+    fn contents(ca: &Authority) -> Contents {
+        let server = ca.issue_server("server", &["localhost", "127.0.0.1"]).unwrap();
+        let client_ca = Some(ca.cert_pem().unwrap().into_bytes());
+        Contents { cert: server.cert_pem.into_bytes(), key: server.key_pem.into_bytes(), client_ca }
+    }
+
+    /// Shakes hands in memory; the server then knows the client's certificate.
+    fn shake(
+        server: &Contents,
+        client: &ClientTls,
+        name: &'static str,
+    ) -> Result<Option<Identity>, rustls::Error> {
+        let mut server = ServerConnection::new(server.config().unwrap()).unwrap();
+        let config = Arc::new(client_config(client).unwrap());
+        let mut client = ClientConnection::new(config, name.try_into().unwrap()).unwrap();
+        while client.is_handshaking() || server.is_handshaking() {
+            let mut wire = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut wire).unwrap();
+            }
+            let mut reader = wire.as_slice();
+            while !reader.is_empty() {
+                server.read_tls(&mut reader).unwrap();
+            }
+            server.process_new_packets()?;
+            let mut wire = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut wire).unwrap();
+            }
+            let mut reader = wire.as_slice();
+            while !reader.is_empty() {
+                client.read_tls(&mut reader).unwrap();
+            }
+            client.process_new_packets()?;
+        }
+        Ok(server.peer_certificates().and_then(|chain| Identity::of(&chain[0])))
+    }
+
+    #[test]
+    fn a_client_certificate_carries_its_user_and_every_group() {
+        let ca = Authority::new("ca").unwrap();
+        let client = ca.issue_client("alice, of \"ops\"", &["group-a", "group-b"]).unwrap();
+        let tls = ClientTls {
+            ca_pem: ca.cert_pem().unwrap().into_bytes(),
+            identity: Some((client.cert_pem.into_bytes(), client.key_pem.into_bytes())),
+            alpn: Vec::new(),
+        };
+        for name in ["localhost", "127.0.0.1"] {
+            let identity = shake(&contents(&ca), &tls, name).unwrap().unwrap();
+            assert_eq!(identity.common_name, "alice, of \"ops\"");
+            let mut groups = identity.organizations;
+            groups.sort();
+            assert_eq!(groups, ["group-a", "group-b"]);
+        }
+        assert!(shake(&contents(&ca), &tls, "example.com").is_err());
+    }
+
+    #[test]
+    fn a_certificate_of_another_authority_is_refused() {
+        let (ca, other) = (Authority::new("ca").unwrap(), Authority::new("ca").unwrap());
+        let client = other.issue_client("alice", &[]).unwrap();
+        let identity = Some((client.cert_pem.into_bytes(), client.key_pem.into_bytes()));
+        let trusts = |ca: &Authority| ca.cert_pem().unwrap().into_bytes();
+        let forged = ClientTls { ca_pem: trusts(&ca), identity, alpn: Vec::new() };
+        assert!(shake(&contents(&ca), &forged, "localhost").is_err());
+        let misled = ClientTls { ca_pem: trusts(&other), identity: None, alpn: Vec::new() };
+        assert!(shake(&contents(&ca), &misled, "localhost").is_err());
+        let anonymous = ClientTls { ca_pem: trusts(&ca), identity: None, alpn: Vec::new() };
+        assert_eq!(shake(&contents(&ca), &anonymous, "localhost").unwrap(), None);
+    }
+
+    #[test]
+    fn an_authority_comes_back_from_its_files() {
+        let ca = Authority::new("ca").unwrap();
+        let again = Authority::from_pem(&ca.to_pem().unwrap()).unwrap();
+        let tls = ClientTls {
+            ca_pem: ca.cert_pem().unwrap().into_bytes(),
+            identity: None,
+            alpn: Vec::new(),
+        };
+        assert_eq!(shake(&contents(&again), &tls, "localhost").unwrap(), None);
+    }
+}
