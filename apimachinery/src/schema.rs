@@ -19,6 +19,9 @@ pub(crate) use walk::{ListKind, Node, Ref};
 /// The prefix of references between documents.
 pub const REFERENCE: &str = "#/components/schemas/";
 
+/// An extension of ours: no default goes into the marked part of an object, which others hash as it was written.
+pub const AS_GIVEN: &str = "x-kubefed-as-given";
+
 /// Named documents, as given and compiled.
 pub struct Schemas {
     documents: BTreeMap<String, Value>,

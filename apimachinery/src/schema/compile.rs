@@ -124,6 +124,7 @@ impl Compiler<'_> {
         if is("x-kubernetes-preserve-unknown-fields") || is("x-kubernetes-embedded-resource") {
             node.open = true;
         }
+        node.as_given |= is(super::AS_GIVEN);
         match document["x-kubernetes-list-type"].as_str() {
             Some("set") => node.set = true,
             Some("map") => node.keys = texts("x-kubernetes-list-map-keys"),
@@ -187,7 +188,7 @@ fn mark_defaults(nodes: &mut [Node]) {
         let mut changed = false;
         for index in 0..nodes.len() {
             let node = &nodes[index];
-            if node.has_defaults {
+            if node.has_defaults || node.as_given {
                 continue;
             }
             let children = || node.properties.values().chain(&node.additional).chain(&node.items);

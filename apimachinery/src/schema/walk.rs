@@ -44,6 +44,8 @@ pub(crate) struct Node {
     pub(super) default: Option<Value>,
     /// Whether a default is anywhere below (or might be, where documents refer to themselves).
     pub(super) has_defaults: bool,
+    /// Whether what stands here is kept just as a client wrote it: no default goes in.
+    pub(super) as_given: bool,
     /// Fields without a schema are kept.
     pub(super) open: bool,
     pub(super) set: bool,
@@ -85,11 +87,6 @@ impl<'a> Ref<'a> {
 
     pub(crate) fn items(self) -> Option<Ref<'a>> {
         self.node().items.map(|index| self.at(index))
-    }
-
-    /// Whether fields without a schema may stand here.
-    pub(crate) fn is_open(self) -> bool {
-        self.node().open
     }
 
     pub(crate) fn list_kind(self) -> ListKind<'a> {

@@ -1,0 +1,267 @@
+//! FederatedTypeConfig: which kind is federated, and as what.
+
+use kubefed_apimachinery::definition::{Definition, Strategy};
+use kubefed_apimachinery::table::Column;
+use kubefed_apimachinery::{field, names};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::{CORE_GROUP, Kind, TYPES_GROUP};
+
+/// Holds a config until its sync has stopped.
+pub const FINALIZER: &str = "core.kubefed.io/federated-type-config";
+/// The config of namespaces, on which all namespaced kinds depend.
+pub const NAMESPACES: &str = "namespaces";
+
+/// A kind of some API.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct ApiResource {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub group: String,
+    pub version: String,
+    pub kind: String,
+    pub plural_name: String,
+    pub scope: String,
+}
+
+impl ApiResource {
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    pub fn is_namespaced(&self) -> bool {
+        self.scope == "Namespaced"
+    }
+}
+
+/// A config as the controllers read it, with what its names imply filled in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FederatedTypeConfig {
+    pub name: String,
+    pub target: ApiResource,
+    pub federated: ApiResource,
+    pub propagation: bool,
+    pub status_collection: bool,
+}
+
+impl FederatedTypeConfig {
+    /// # Errors
+    /// If a part is not what its schema says.
+    pub fn from_value(config: &Value) -> Result<Self, String> {
+        let name = config["metadata"]["name"].as_str().unwrap_or("").to_owned();
+        let read = |field: &str| {
+            ApiResource::deserialize(&config["spec"][field])
+                .map_err(|error| format!("spec.{field}: {error}"))
+        };
+        let (mut target, mut federated) = (read("targetType")?, read("federatedType")?);
+        let (plural, group) = name.split_once('.').unwrap_or((&name, ""));
+        let fill = |field: &mut String, value: &str| {
+            if field.is_empty() {
+                value.clone_into(field);
+            }
+        };
+        fill(&mut target.plural_name, plural);
+        fill(&mut target.group, group);
+        let federated_plural = plural_name(&federated.kind);
+        fill(&mut federated.plural_name, &federated_plural);
+        let on = |field: &str| config["spec"][field] == "Enabled";
+        Ok(FederatedTypeConfig {
+            propagation: on("propagation"),
+            status_collection: on("statusCollection"),
+            name,
+            target,
+            federated,
+        })
+    }
+
+    /// Whether this is the config of namespaces.
+    pub fn is_namespaces(&self) -> bool {
+        self.name == NAMESPACES
+    }
+
+    /// Federated namespaces live in the namespace that they federate; all else is as its target.
+    pub fn federated_is_namespaced(&self) -> bool {
+        self.is_namespaces() || self.target.is_namespaced()
+    }
+}
+
+/// The plural that KubeFed makes of a kind.
+pub fn plural_name(kind: &str) -> String {
+    let name = kind.to_lowercase();
+    if ["s", "x", "ch", "sh", "z", "o"].iter().any(|end| name.ends_with(end)) {
+        format!("{name}es")
+    } else if let Some(stem) = name.strip_suffix('y') {
+        format!("{stem}ies")
+    } else {
+        format!("{name}s")
+    }
+}
+
+/// The kind. Served in the groups of KubeFed and of the first guides; one object in both.
+pub fn definition() -> Definition {
+    Kind {
+        kind: "FederatedTypeConfig",
+        plural: "federatedtypeconfigs",
+        short_names: &["ftc"],
+        namespaced: true,
+        status: true,
+        versions: &[(CORE_GROUP, "v1beta1"), (TYPES_GROUP, "v1beta1")],
+        columns: vec![
+            Column::new("Federated-Kind", "string", ".spec.federatedType.kind", 0),
+            Column::new("Propagation", "string", ".spec.propagation", 0),
+            Column::new("Controller", "string", ".status.propagationController", 0),
+            Column::age(),
+        ],
+        schema: schema(),
+        strategy: Strategy {
+            validate,
+            warnings: crate::outside_of_system_namespace,
+            ..Strategy::NONE
+        },
+    }
+    .define()
+}
+
+fn schema() -> Value {
+    let resource = |description: &str| {
+        json!({
+            "description": description,
+            "type": "object",
+            "properties": {
+                "group": {"type": "string", "description": "The group; empty for the core group."},
+                "version": {"type": "string", "description": "The version."},
+                "kind": {"type": "string", "description": "The kind."},
+                "pluralName": {"type": "string", "description": "The plural in lower case, as in paths."},
+                "scope": {"type": "string", "enum": ["Cluster", "Namespaced"], "description": "Whether its objects are in namespaces."},
+            },
+        })
+    };
+    let switch = |description: &str| json!({"type": "string", "enum": ["Enabled", "Disabled"], "description": description});
+    let state = json!({"type": "string", "enum": ["Running", "NotRunning"], "description": "Whether it runs."});
+    json!({
+        "description": "FederatedTypeConfig makes a kind a federated one. Its name is the target's plural and group: deployments.apps.",
+        "type": "object",
+        "required": ["spec"],
+        "properties": {
+            "spec": {
+                "description": "What is wanted.",
+                "type": "object",
+                "properties": {
+                    "targetType": resource("The kind in the members."),
+                    "federatedType": resource("The kind here."),
+                    "statusType": resource("The kind that collects status, for services."),
+                    "propagation": switch("Whether objects are placed in the members."),
+                    "statusCollection": switch("Whether the members' status is collected."),
+                },
+            },
+            "status": {
+                "description": "What is known.",
+                "type": "object",
+                "properties": {
+                    "observedGeneration": {"type": "integer", "format": "int64", "description": "The generation that this status is about."},
+                    "propagationController": state,
+                    "statusController": state,
+                },
+            },
+        },
+    })
+}
+
+fn validate(config: &Value) -> Vec<field::Error> {
+    let spec = &config["spec"];
+    let root = field::Path::root("spec");
+    let mut errors = Vec::new();
+    for (name, required) in [("targetType", true), ("federatedType", true), ("statusType", false)] {
+        if required || spec[name].is_object() {
+            resource(&spec[name], &root.child(name), name != "targetType", &mut errors);
+        }
+    }
+    if spec["propagation"].as_str().is_none_or(str::is_empty) {
+        errors.push(field::Error::required(&root.child("propagation"), ""));
+    }
+    let text = |field: &str| spec["targetType"][field].as_str().unwrap_or("");
+    let wanted = match text("group") {
+        "" => text("pluralName").to_owned(),
+        group => format!("{}.{group}", text("pluralName")),
+    };
+    let name = config["metadata"]["name"].as_str().unwrap_or("");
+    if name != wanted {
+        let detail = "name must be 'TARGET_PLURAL_NAME(.TARGET_GROUP_NAME)'";
+        errors.push(field::Error::invalid(
+            &field::Path::root("metadata").child("name"),
+            json!(name),
+            detail,
+        ));
+    }
+    errors
+}
+
+fn resource(resource: &Value, path: &field::Path, ours: bool, errors: &mut Vec<field::Error>) {
+    let text = |field: &str| resource[field].as_str().unwrap_or("");
+    let mut check = |field: &str, value: &str, required: bool, problems: Vec<String>| {
+        let path = path.child(field);
+        if value.is_empty() {
+            if required {
+                errors.push(field::Error::required(&path, ""));
+            }
+        } else {
+            errors.extend(
+                problems.into_iter().map(|p| field::Error::invalid(&path, json!(value), p)),
+            );
+        }
+    };
+    let mut group_problems = names::dns1123_subdomain(text("group"));
+    if ours && !text("group").contains('.') {
+        group_problems.push("should be a domain with at least one dot".into());
+    }
+    check("group", text("group"), ours, group_problems);
+    check("version", text("version"), true, names::dns1035_label(text("version")));
+    check("kind", text("kind"), true, names::dns1035_label(&text("kind").to_lowercase()));
+    check("pluralName", text("pluralName"), true, names::dns1035_label(text("pluralName")));
+    check("scope", text("scope"), true, Vec::new());
+}
+
+/// The configs that a new control plane starts with: those of KubeFed's chart.
+pub fn defaults() -> Vec<Value> {
+    [
+        ("rbac.authorization.k8s.io", "v1", "ClusterRole", "Cluster"),
+        ("", "v1", "ConfigMap", "Namespaced"),
+        ("apps", "v1", "Deployment", "Namespaced"),
+        ("networking.k8s.io", "v1", "Ingress", "Namespaced"),
+        ("batch", "v1", "Job", "Namespaced"),
+        ("", "v1", "Namespace", "Cluster"),
+        ("apps", "v1", "ReplicaSet", "Namespaced"),
+        ("", "v1", "Secret", "Namespaced"),
+        ("", "v1", "ServiceAccount", "Namespaced"),
+        ("", "v1", "Service", "Namespaced"),
+    ]
+    .into_iter()
+    .map(|(group, version, kind, scope)| {
+        let plural = plural_name(kind);
+        let name = if group.is_empty() { plural.clone() } else { format!("{plural}.{group}") };
+        let federated_scope = if kind == "Namespace" { "Namespaced" } else { scope };
+        let mut config = json!({
+            "apiVersion": "core.kubefed.io/v1beta1",
+            "kind": "FederatedTypeConfig",
+            "metadata": {"name": name},
+            "spec": {
+                "federatedType": {
+                    "group": TYPES_GROUP, "version": "v1beta1", "kind": format!("Federated{kind}"),
+                    "pluralName": format!("federated{plural}"), "scope": federated_scope,
+                },
+                "propagation": "Enabled",
+                "targetType": {"version": version, "kind": kind, "pluralName": plural, "scope": scope},
+            },
+        });
+        if !group.is_empty() {
+            config["spec"]["targetType"]["group"] = json!(group);
+        }
+        config
+    })
+    .collect()
+}
