@@ -5,7 +5,9 @@
 //! every change with one growing revision, and deliver the changes in that
 //! order. One conformance suite says what both of them promise.
 
+pub mod cacher;
 pub mod embedded;
+pub mod object;
 mod store;
 
 pub use store::{
