@@ -1,0 +1,84 @@
+//! DELETE of one object and of a collection.
+
+use http::{Response, StatusCode};
+use kubefed_apimachinery::status::{Details, Status};
+use serde_json::Value;
+
+use super::{Call, decode, list, shape};
+use crate::body::Body;
+use crate::negotiate::{self, Format};
+use crate::query::{DeleteOptions, ListOptions};
+use crate::registry::{Deleted, Route};
+use crate::render;
+
+pub(super) async fn delete(
+    call: &Call<'_>,
+    route: &Route,
+    body: axum::body::Body,
+) -> Result<Response<Body>, Status> {
+    let options = options(call, body).await?;
+    let now = (call.server.clock)();
+    let deleted = route
+        .resource
+        .delete(call.namespace(route), &call.info.name, &options, now)
+        .await
+        .map_err(|status| shape::in_group(status, route))?;
+    match deleted {
+        Deleted::Held(object) => shape::one(call, route, &object, StatusCode::OK),
+        Deleted::Gone(object) => {
+            let resource = route.group_resource();
+            let status = Status::success(Details {
+                name: object.index.name.to_string(),
+                group: resource.group,
+                kind: resource.resource,
+                uid: object.index.uid.to_string(),
+                ..Details::default()
+            });
+            Ok(render::status(&status, call.media))
+        }
+    }
+}
+
+/// Deletes what the selectors choose, one by one; answers with the list of what was chosen.
+pub(super) async fn delete_collection(
+    call: &Call<'_>,
+    route: &Route,
+    body: axum::body::Body,
+) -> Result<Response<Body>, Status> {
+    let options = options(call, body).await?;
+    let (items, meta) = list::select(call, route, &ListOptions::parse(&call.query, false)?).await?;
+    let now = (call.server.clock)();
+    for object in &items {
+        match route
+            .resource
+            .delete(&object.index.namespace, &object.index.name, &options, now)
+            .await
+        {
+            Ok(_) => {}
+            Err(status) if status.is_not_found() => {}
+            Err(status) => return Err(shape::in_group(status, route)),
+        }
+    }
+    shape::list(call, route, items, &meta)
+}
+
+async fn options(call: &Call<'_>, body: axum::body::Body) -> Result<DeleteOptions, Status> {
+    let bytes = decode::bytes(body).await?;
+    if bytes.is_empty() {
+        return DeleteOptions::parse(&call.query, None);
+    }
+    let format = negotiate::content(call.headers)?;
+    let options =
+        decode::parse(&bytes, if format == Format::Yaml { Format::Yaml } else { Format::Json })?
+            .value;
+    if !(options.is_object() || options.is_null()) {
+        return Err(Status::bad_request(
+            "the body of a delete is a JSON object of kind DeleteOptions",
+        ));
+    }
+    let kind = options["kind"].as_str().unwrap_or("DeleteOptions");
+    if kind != "DeleteOptions" {
+        return Err(Status::bad_request(format!("{kind} cannot be handled as a DeleteOptions")));
+    }
+    DeleteOptions::parse(&call.query, Some(&options).filter(|options: &&Value| !options.is_null()))
+}

@@ -1,0 +1,27 @@
+//! GET of one object.
+
+use http::{Response, StatusCode};
+use kubefed_apimachinery::status::Status;
+use kubefed_storage::cacher::At;
+
+use super::{Call, shape};
+use crate::body::Body;
+use crate::registry::Route;
+
+/// Without a resource version the newest object, with `0` the one at hand, else one that is not older.
+pub(super) async fn get(call: &Call<'_>, route: &Route) -> Result<Response<Body>, Status> {
+    let at = match call.query.get("resourceVersion") {
+        None | Some("") => At::Latest,
+        Some("0") => At::Any,
+        Some(text) => At::NotOlderThan(
+            text.parse()
+                .map_err(|_| Status::bad_request(format!("invalid resource version: {text:?}")))?,
+        ),
+    };
+    let object = route
+        .resource
+        .get(call.namespace(route), &call.info.name, at)
+        .await
+        .map_err(|status| shape::in_group(status, route))?;
+    shape::one(call, route, &object, StatusCode::OK)
+}

@@ -1,0 +1,218 @@
+//! The flags of the server, and from flags to a [`Config`](crate::server::Config).
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, ValueEnum};
+use kubefed_certs::ServerFiles;
+use kubefed_storage::{Store, embedded};
+use tokio_util::sync::CancellationToken;
+
+use crate::kinds;
+use crate::server::Config;
+
+/// Where objects are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum StorageBackend {
+    Etcd3,
+    Embedded,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LoggingFormat {
+    Text,
+    Json,
+}
+
+/// The flags that every server here has.
+#[derive(Clone, Debug, Parser)]
+pub struct ServingOptions {
+    /// The address to listen on
+    #[arg(long, default_value = "127.0.0.1")]
+    pub bind_address: IpAddr,
+    /// The port to serve HTTPS on; 0 takes a free one
+    #[arg(long, default_value_t = 6443)]
+    pub secure_port: u16,
+    /// PEM file of the serving certificate
+    #[arg(long)]
+    pub tls_cert_file: PathBuf,
+    /// PEM file of the serving certificate's key
+    #[arg(long)]
+    pub tls_private_key_file: PathBuf,
+    /// PEM file of the authorities whose client certificates are believed
+    #[arg(long)]
+    pub client_ca_file: Option<PathBuf>,
+    /// PEM file of the key that service-account tokens are signed with
+    #[arg(long, requires = "service_account_key_file")]
+    pub service_account_signing_key_file: Option<PathBuf>,
+    /// PEM file of the public half of that key
+    #[arg(long)]
+    pub service_account_key_file: Option<PathBuf>,
+    /// A file to write the address to once the server listens
+    #[arg(long)]
+    pub endpoint_file: Option<PathBuf>,
+    /// End when standard input does: the parent is gone
+    #[arg(long)]
+    pub exit_with_parent: bool,
+    /// The form of log lines
+    #[arg(long, value_enum, default_value = "text")]
+    pub logging_format: LoggingFormat,
+    /// How much is logged: 0 to 2 informs, from 4 on every request is told
+    #[arg(short = 'v', long = "v", default_value_t = 0)]
+    pub verbosity: u8,
+}
+
+/// The flags of `kubefed-apiserver`.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "kubefed-apiserver", version, about = "The API server of the federation")]
+pub struct Options {
+    #[command(flatten)]
+    pub serving: ServingOptions,
+    /// The store
+    #[arg(long, value_enum, default_value = "etcd3")]
+    pub storage_backend: StorageBackend,
+    /// The directory of the embedded store
+    #[arg(long)]
+    pub data_dir: Option<PathBuf>,
+    /// The etcd servers, https://host:port, separated by commas
+    #[arg(long, value_delimiter = ',')]
+    pub etcd_servers: Vec<String>,
+    /// The namespace of the control plane: where FederatedTypeConfigs and clusters have effect
+    #[arg(long, default_value = "kube-federation-system")]
+    pub kubefed_namespace: String,
+}
+
+impl Options {
+    /// What the flags ask for, with the store opened.
+    ///
+    /// # Errors
+    /// Says which flag or file is wrong.
+    pub async fn complete(&self) -> anyhow::Result<Config> {
+        let store: Arc<dyn Store> = match (self.storage_backend, &self.data_dir) {
+            (StorageBackend::Embedded, Some(dir)) => open_embedded(dir).await?,
+            (StorageBackend::Embedded, None) => {
+                bail!("--storage-backend=embedded needs --data-dir")
+            }
+            (StorageBackend::Etcd3, _) if self.etcd_servers.is_empty() => {
+                bail!("--etcd-servers must be given, or --storage-backend=embedded with --data-dir")
+            }
+            (StorageBackend::Etcd3, _) => {
+                bail!("--storage-backend=etcd3 is not built into this server yet")
+            }
+        };
+        let mut kinds = kinds::control_plane();
+        kinds.extend(kubefed_api::kinds());
+        let federation = Some(self.kubefed_namespace.clone());
+        self.serving.config(store, kinds, federation, &format!("v{}", env!("CARGO_PKG_VERSION")))
+    }
+}
+
+/// Opens the embedded store of a directory.
+///
+/// # Errors
+/// If the directory can't be used.
+pub async fn open_embedded(dir: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    std::fs::create_dir_all(dir)
+        .with_context(|| format!("cannot make the directory {} (--data-dir)", dir.display()))?;
+    embedded::open(dir)
+        .await
+        .with_context(|| format!("cannot open the store in {} (--data-dir)", dir.display()))
+}
+
+impl ServingOptions {
+    /// The configuration of a server with these flags.
+    ///
+    /// # Errors
+    /// If a key file can't be read.
+    pub fn config(
+        &self,
+        store: Arc<dyn Store>,
+        kinds: Vec<kubefed_apimachinery::definition::Definition>,
+        federation: Option<String>,
+        version: &str,
+    ) -> anyhow::Result<Config> {
+        let read = |flag: &str, path: &Path| {
+            std::fs::read(path).with_context(|| format!("cannot read {} ({flag})", path.display()))
+        };
+        let service_account_key =
+            match (&self.service_account_signing_key_file, &self.service_account_key_file) {
+                (Some(private), Some(public)) => Some((
+                    read("--service-account-signing-key-file", private)?,
+                    read("--service-account-key-file", public)?,
+                )),
+                _ => None,
+            };
+        Ok(Config {
+            store,
+            kinds,
+            federation,
+            address: SocketAddr::new(self.bind_address, self.secure_port),
+            tls: ServerFiles {
+                cert: self.tls_cert_file.clone(),
+                key: self.tls_private_key_file.clone(),
+                client_ca: self.client_ca_file.clone(),
+            },
+            service_account_key,
+            version: version.into(),
+        })
+    }
+
+    /// Sends log lines to standard error.
+    pub fn init_logging(&self) {
+        let level = match self.verbosity {
+            0..=3 => "info",
+            4..=6 => "debug",
+            _ => "trace",
+        };
+        let filter = tracing_subscriber::EnvFilter::new(format!(
+            "{level},h2=info,hyper=info,rustls=warn,tower=info"
+        ));
+        let builder =
+            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        match self.logging_format {
+            LoggingFormat::Text => builder.with_ansi(false).init(),
+            LoggingFormat::Json => builder.json().init(),
+        }
+    }
+
+    /// Tells where the server listens: to the endpoint file, written whole or not at all.
+    ///
+    /// # Errors
+    /// If the file can't be written.
+    pub fn tell_endpoint(&self, address: SocketAddr) -> anyhow::Result<()> {
+        let Some(path) = &self.endpoint_file else { return Ok(()) };
+        let partial = path.with_extension("partial");
+        let mut file = std::fs::File::create(&partial)
+            .with_context(|| format!("cannot write {} (--endpoint-file)", partial.display()))?;
+        writeln!(file, "{address}")?;
+        std::fs::rename(&partial, path)?;
+        Ok(())
+    }
+
+    /// Cancels `token` at SIGINT or SIGTERM, and with [`exit_with_parent`](Self::exit_with_parent) when standard
+    /// input ends.
+    pub fn end_by_signal(&self, token: &CancellationToken) -> anyhow::Result<()> {
+        use tokio::io::AsyncReadExt as _;
+        use tokio::signal::unix::{SignalKind, signal};
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let (token, with_parent) = (token.clone(), self.exit_with_parent);
+        tokio::spawn(async move {
+            let parent = async {
+                let mut rest = Vec::new();
+                let _ended = tokio::io::stdin().read_to_end(&mut rest).await;
+            };
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+                () = parent, if with_parent => {}
+            }
+            token.cancel();
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,410 @@
+//! The query parameters of a request, decoded as Kubernetes decodes them.
+
+use kubefed_apimachinery::field;
+use kubefed_apimachinery::gvk::GroupKind;
+use kubefed_apimachinery::status::Status;
+use kubefed_apimachinery::{fields, labels};
+use serde_json::{Value, json};
+
+/// The parameters in the order in which they came.
+#[derive(Debug, Default)]
+pub struct Query(Vec<(String, String)>);
+
+impl Query {
+    pub fn parse(query: Option<&str>) -> Self {
+        let pairs = form_urlencoded::parse(query.unwrap_or("").as_bytes());
+        Query(pairs.map(|(name, value)| (name.into_owned(), value.into_owned())).collect())
+    }
+
+    /// The first value of `name`.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    /// Absent, `0` and `false` are false; anything else, also the empty value, is true.
+    pub fn flag(&self, name: &str) -> bool {
+        self.get(name).is_some_and(is_true)
+    }
+
+    fn integer(&self, name: &str) -> Result<Option<i64>, Status> {
+        match self.get(name) {
+            None | Some("") => Ok(None),
+            Some(value) => value.parse().map(Some).map_err(|_| {
+                Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax"))
+            }),
+        }
+    }
+}
+
+fn is_true(value: &str) -> bool {
+    value != "0" && !value.eq_ignore_ascii_case("false")
+}
+
+/// How strictly unknown and duplicate fields are taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    Ignore,
+    Warn,
+    Strict,
+}
+
+/// Options of create, update and patch.
+#[derive(Debug)]
+pub(crate) struct WriteOptions {
+    pub dry_run: bool,
+    pub field_validation: FieldValidation,
+    pub field_manager: Option<String>,
+    pub force: Option<bool>,
+}
+
+/// RFC-less bound of Kubernetes: a field manager's name is at most this many bytes.
+const FIELD_MANAGER_MAX: usize = 128;
+
+impl WriteOptions {
+    /// # Errors
+    /// 422 that names the parameter; `kind` is the options kind that the error is said of (`CreateOptions`, …).
+    pub(crate) fn parse(query: &Query, kind: &str) -> Result<Self, Status> {
+        let mut errors = Vec::new();
+        let dry_run = dry_run(query.all("dryRun"), &mut errors);
+        let field_validation = match query.get("fieldValidation") {
+            None | Some("" | "Warn") => FieldValidation::Warn,
+            Some("Ignore") => FieldValidation::Ignore,
+            Some("Strict") => FieldValidation::Strict,
+            Some(other) => {
+                errors.push(field::Error::not_supported(
+                    &field::Path::root("fieldValidation"),
+                    json!(other),
+                    &["", "Ignore", "Strict", "Warn"],
+                ));
+                FieldValidation::Strict
+            }
+        };
+        let field_manager = query.get("fieldManager").filter(|m| !m.is_empty()).map(str::to_owned);
+        if let Some(manager) = &field_manager {
+            let path = field::Path::root("fieldManager");
+            if manager.len() > FIELD_MANAGER_MAX {
+                errors.push(field::Error::too_long(&path, json!(manager), FIELD_MANAGER_MAX));
+            }
+            if manager.chars().any(char::is_control) {
+                errors.push(field::Error::invalid(
+                    &path,
+                    json!(manager),
+                    "should only contain printable characters",
+                ));
+            }
+        }
+        options_ok(kind, errors)?;
+        let force = query.get("force").map(is_true);
+        Ok(WriteOptions { dry_run, field_validation, field_manager, force })
+    }
+}
+
+fn dry_run<'a>(values: impl Iterator<Item = &'a str>, errors: &mut Vec<field::Error>) -> bool {
+    let mut dry_run = false;
+    for value in values {
+        match value {
+            "All" => dry_run = true,
+            other => errors.push(field::Error::not_supported(
+                &field::Path::root("dryRun"),
+                json!(other),
+                &["All"],
+            )),
+        }
+    }
+    dry_run
+}
+
+/// An error list over request options as the 422 that Kubernetes answers.
+pub(crate) fn options_ok(kind: &str, errors: Vec<field::Error>) -> Result<(), Status> {
+    if errors.is_empty() {
+        return Ok(());
+    }
+    Err(Status::invalid(&GroupKind { group: "meta.k8s.io".into(), kind: kind.into() }, "", &errors))
+}
+
+/// How the `resourceVersion` of a list is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum VersionMatch {
+    Unset,
+    Exact,
+    NotOlderThan,
+}
+
+/// Options of list, watch and deletecollection.
+#[derive(Debug)]
+pub(crate) struct ListOptions {
+    pub labels: labels::Selector,
+    pub fields: fields::Selector,
+    pub resource_version: Option<u64>,
+    pub version_match: VersionMatch,
+    /// 0: no limit.
+    pub limit: usize,
+    pub continue_token: Option<String>,
+    pub timeout_seconds: Option<u64>,
+    pub bookmarks: bool,
+    pub send_initial_events: Option<bool>,
+}
+
+impl ListOptions {
+    /// # Errors
+    /// 400 for what can't be read, 422 for combinations that have no meaning (`spec` of `internalversion/validation`).
+    pub(crate) fn parse(query: &Query, watch: bool) -> Result<Self, Status> {
+        let labels = labels::Selector::parse(query.get("labelSelector").unwrap_or(""))
+            .map_err(Status::bad_request)?;
+        let fields = fields::Selector::parse(query.get("fieldSelector").unwrap_or(""))
+            .map_err(Status::bad_request)?;
+        let resource_version =
+            match query.get("resourceVersion") {
+                None | Some("") => None,
+                Some(text) => Some(text.parse().map_err(|_| {
+                    Status::bad_request(format!("invalid resource version: {text:?}"))
+                })?),
+            };
+        let mut errors = Vec::new();
+        let path = field::Path::root("resourceVersionMatch");
+        let version_match = match query.get("resourceVersionMatch") {
+            None | Some("") => VersionMatch::Unset,
+            Some("Exact") => VersionMatch::Exact,
+            Some("NotOlderThan") => VersionMatch::NotOlderThan,
+            Some(other) => {
+                errors.push(field::Error::not_supported(
+                    &path,
+                    json!(other),
+                    &["Exact", "NotOlderThan"],
+                ));
+                VersionMatch::Unset
+            }
+        };
+        let continue_token =
+            query.get("continue").filter(|token| !token.is_empty()).map(str::to_owned);
+        let send_initial_events = query.get("sendInitialEvents").map(is_true);
+        if watch {
+            validate_watch(version_match, send_initial_events, &path, &mut errors);
+        } else {
+            if send_initial_events.is_some() {
+                errors.push(field::Error::forbidden(
+                    &field::Path::root("sendInitialEvents"),
+                    "sendInitialEvents is forbidden for list",
+                ));
+            }
+            validate_match(
+                version_match,
+                resource_version,
+                continue_token.is_some(),
+                &path,
+                &mut errors,
+            );
+        }
+        options_ok("ListOptions", errors)?;
+        if continue_token.is_some() && resource_version.is_some_and(|rv| rv != 0) {
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
+        }
+        let limit = usize::try_from(query.integer("limit")?.unwrap_or(0)).unwrap_or(0);
+        let timeout_seconds =
+            query.integer("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|&s| s > 0);
+        Ok(ListOptions {
+            labels,
+            fields,
+            resource_version,
+            version_match,
+            limit,
+            continue_token,
+            timeout_seconds,
+            bookmarks: query.flag("allowWatchBookmarks"),
+            send_initial_events,
+        })
+    }
+}
+
+fn validate_watch(
+    version_match: VersionMatch,
+    send_initial_events: Option<bool>,
+    path: &field::Path,
+    errors: &mut Vec<field::Error>,
+) {
+    match (send_initial_events, version_match) {
+        (Some(_), VersionMatch::NotOlderThan) | (None, VersionMatch::Unset) => {}
+        (Some(_), _) => errors.push(field::Error::forbidden(
+            path,
+            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
+        )),
+        (None, _) => errors.push(field::Error::forbidden(
+            path,
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        )),
+    }
+}
+
+fn validate_match(
+    version_match: VersionMatch,
+    resource_version: Option<u64>,
+    continued: bool,
+    path: &field::Path,
+    errors: &mut Vec<field::Error>,
+) {
+    if version_match == VersionMatch::Unset {
+        return;
+    }
+    if continued {
+        errors.push(field::Error::forbidden(
+            path,
+            "resourceVersionMatch is forbidden when continue is provided",
+        ));
+    } else if resource_version.is_none() {
+        errors.push(field::Error::forbidden(
+            path,
+            "resourceVersionMatch is forbidden unless resourceVersion is provided",
+        ));
+    } else if version_match == VersionMatch::Exact && resource_version == Some(0) {
+        errors.push(field::Error::forbidden(
+            path,
+            r#"resourceVersionMatch "exact" is forbidden for resourceVersion "0""#,
+        ));
+    }
+}
+
+/// What becomes of the dependents of a deleted object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Propagation {
+    Background,
+    Foreground,
+    Orphan,
+}
+
+/// Options of delete, from the body or else from the query.
+#[derive(Clone, Debug, Default)]
+pub struct DeleteOptions {
+    pub dry_run: bool,
+    pub propagation: Option<Propagation>,
+    pub uid: Option<String>,
+    pub resource_version: Option<String>,
+}
+
+impl DeleteOptions {
+    /// Reads the options of a delete: from `body` if there is one, else from the query.
+    ///
+    /// # Errors
+    /// 422 as Kubernetes says it.
+    pub fn parse(query: &Query, body: Option<&Value>) -> Result<Self, Status> {
+        let mut errors = Vec::new();
+        let text = |name: &str| match body {
+            Some(body) => body[name].as_str(),
+            None => query.get(name),
+        };
+        let dry_run = match body {
+            Some(body) => {
+                let values = body["dryRun"].as_array().map_or(&[][..], Vec::as_slice);
+                dry_run(values.iter().map(|value| value.as_str().unwrap_or("")), &mut errors)
+            }
+            None => dry_run(query.all("dryRun"), &mut errors),
+        };
+        let orphan_dependents = match body {
+            Some(body) => body["orphanDependents"].as_bool(),
+            None => query.get("orphanDependents").map(is_true),
+        };
+        let path = field::Path::root("propagationPolicy");
+        let propagation = match text("propagationPolicy") {
+            None | Some("") => None,
+            Some("Background") => Some(Propagation::Background),
+            Some("Foreground") => Some(Propagation::Foreground),
+            Some("Orphan") => Some(Propagation::Orphan),
+            Some(other) => {
+                errors.push(field::Error::not_supported(
+                    &path,
+                    json!(other),
+                    &["Background", "Foreground", "Orphan"],
+                ));
+                None
+            }
+        };
+        if orphan_dependents.is_some() && propagation.is_some() {
+            errors.push(field::Error::invalid(
+                &path,
+                Value::Null,
+                "orphanDependents and deletionPropagation cannot be both set",
+            ));
+        }
+        options_ok("DeleteOptions", errors)?;
+        let preconditions = body.map(|body| &body["preconditions"]);
+        let precondition =
+            |name: &str| preconditions.and_then(|p| p[name].as_str()).map(str::to_owned);
+        let legacy = orphan_dependents
+            .map(|o| if o { Propagation::Orphan } else { Propagation::Background });
+        Ok(DeleteOptions {
+            dry_run,
+            propagation: propagation.or(legacy),
+            uid: precondition("uid"),
+            resource_version: precondition("resourceVersion"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn list(query: &str, watch: bool) -> Result<ListOptions, u16> {
+        ListOptions::parse(&Query::parse(Some(query)), watch).map_err(|status| status.code)
+    }
+
+    #[test]
+    fn a_flag_without_a_value_is_set() {
+        for (query, wanted) in [
+            ("watch", true),
+            ("watch=", true),
+            ("watch=1", true),
+            ("watch=0", false),
+            ("watch=False", false),
+            ("", false),
+        ] {
+            assert_eq!(Query::parse(Some(query)).flag("watch"), wanted, "{query}");
+        }
+    }
+
+    #[test]
+    fn list_options_that_contradict_each_other_are_refused() {
+        for (query, watch, code) in [
+            ("resourceVersionMatch=Exact", false, 422),
+            ("resourceVersion=0&resourceVersionMatch=Exact", false, 422),
+            ("resourceVersion=5&resourceVersionMatch=Newest", false, 422),
+            ("continue=x&resourceVersion=5", false, 400),
+            ("sendInitialEvents=true", false, 422),
+            ("sendInitialEvents=true", true, 422),
+            ("resourceVersionMatch=NotOlderThan&resourceVersion=1", true, 422),
+            ("resourceVersion=abc", false, 400),
+            ("limit=abc", false, 400),
+            ("labelSelector=a%20in%20(", false, 400),
+        ] {
+            assert_eq!(list(query, watch).map(|_| ()), Err(code), "{query}");
+        }
+        for (query, watch) in [
+            ("resourceVersion=5&resourceVersionMatch=Exact", false),
+            ("resourceVersion=0&resourceVersionMatch=NotOlderThan", false),
+            ("continue=x&resourceVersion=0", false),
+            ("sendInitialEvents=true&resourceVersionMatch=NotOlderThan", true),
+        ] {
+            assert!(list(query, watch).is_ok(), "{query}");
+        }
+    }
+
+    #[test]
+    fn a_body_wins_over_the_query_in_a_delete() {
+        let query = Query::parse(Some("propagationPolicy=Orphan"));
+        assert_eq!(
+            DeleteOptions::parse(&query, None).unwrap().propagation,
+            Some(Propagation::Orphan)
+        );
+        let body = json!({"propagationPolicy": "Foreground", "preconditions": {"uid": "u"}});
+        let options = DeleteOptions::parse(&query, Some(&body)).unwrap();
+        assert_eq!(options.propagation, Some(Propagation::Foreground));
+        assert_eq!(options.uid.as_deref(), Some("u"));
+        let both = json!({"propagationPolicy": "Foreground", "orphanDependents": true});
+        assert_eq!(DeleteOptions::parse(&query, Some(&both)).unwrap_err().code, 422);
+    }
+}

@@ -1,0 +1,58 @@
+//! From results to responses. The only place where a [`Status`] becomes bytes.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use kubefed_apimachinery::status::Status;
+use serde_json::Value;
+
+use crate::body::Body;
+use crate::negotiate::{Format, Media};
+
+/// The response that tells `status`, in the client's format.
+pub(crate) fn status(status: &Status, media: Media) -> Response<Body> {
+    let value = serde_json::to_value(status).unwrap_or_default();
+    let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = value_response(&value, media, code);
+    if let Some(seconds) =
+        status.details.as_ref().and_then(|d| d.retry_after_seconds).filter(|&s| s > 0)
+    {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    response
+}
+
+/// A JSON document with code 200.
+pub(crate) fn json(value: &Value) -> Response<Body> {
+    value_response(value, Media::JSON, StatusCode::OK)
+}
+
+/// A tree in the client's format.
+pub(crate) fn value_response(value: &Value, media: Media, code: StatusCode) -> Response<Body> {
+    bytes_response(encode(value, media), media.content_type(), code)
+}
+
+/// Ready bytes.
+pub(crate) fn bytes_response(
+    body: Bytes,
+    content_type: &'static str,
+    code: StatusCode,
+) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = code;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// A tree as the bytes of `media`, ending in a newline.
+pub(crate) fn encode(value: &Value, media: Media) -> Bytes {
+    let text = match (media.format, media.pretty) {
+        (Format::Yaml, _) => serde_saphyr::to_string(value).unwrap_or_default(),
+        (Format::Json, true) => format!("{value:#}"),
+        (Format::Json, false) => value.to_string(),
+    };
+    let mut bytes = text.into_bytes();
+    if bytes.last() != Some(&b'\n') {
+        bytes.push(b'\n');
+    }
+    bytes.into()
+}

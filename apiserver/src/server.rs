@@ -1,0 +1,220 @@
+//! A server, put together: store, kinds, filters, handlers and the loops of a standalone control plane.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::{Request, State};
+use http::Response;
+use jiff::Timestamp;
+use kubefed_apimachinery::definition::Definition;
+use kubefed_apimachinery::meta;
+use kubefed_certs::{ServerFiles, ServerTls};
+use kubefed_storage::Store;
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::authn::tokens::Tokens;
+use crate::authn::{Authenticator, Standalone};
+use crate::authz::rbac::Rbac;
+use crate::authz::{Authorizer, bootstrap};
+use crate::body::Body;
+use crate::filters::{self, Filters};
+use crate::metrics::Metrics;
+use crate::namespaces::internal;
+use crate::registry::{Part, Registry, Route, Tracking};
+use crate::request::RequestInfo;
+use crate::{federatedtypes, garbage, handlers, health, listener, namespaces, render, virtuals};
+
+/// The namespaces that every cluster has.
+const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
+
+/// What a standalone server is made of.
+pub struct Config {
+    pub store: Arc<dyn Store>,
+    /// The kinds that are served from the start.
+    pub kinds: Vec<Definition>,
+    /// The namespace of the control plane, in a server that federates.
+    pub federation: Option<String>,
+    /// Where to listen; port 0 takes a free one.
+    pub address: SocketAddr,
+    pub tls: ServerFiles,
+    /// PEM of the key that service-account tokens are signed with, and of its public half.
+    pub service_account_key: Option<(Vec<u8>, Vec<u8>)>,
+    /// `gitVersion` that `/version` tells.
+    pub version: String,
+}
+
+/// A server that runs.
+pub struct Server {
+    pub registry: Arc<Registry>,
+    pub store: Arc<dyn Store>,
+    pub authorizer: Arc<dyn Authorizer>,
+    pub rbac: Arc<Rbac>,
+    pub tokens: Option<Arc<Tokens>>,
+    pub metrics: Arc<Metrics>,
+    pub version: Value,
+    pub clock: fn() -> Timestamp,
+    pub random: fn() -> [u8; 16],
+    pub token: CancellationToken,
+    pub tracker: TaskTracker,
+    pub address: SocketAddr,
+}
+
+impl Server {
+    /// Starts a server. It runs until `token` is cancelled; [`drained`](Self::drained) waits for its end.
+    ///
+    /// # Errors
+    /// If it cannot listen, its certificates can't be read, or the store does not answer.
+    pub async fn start(config: Config, token: CancellationToken) -> anyhow::Result<Arc<Server>> {
+        let tracker = TaskTracker::new();
+        let listener = TcpListener::bind(config.address).await.with_context(|| {
+            format!("cannot listen on {} (--bind-address, --secure-port)", config.address)
+        })?;
+        let address = listener.local_addr()?;
+        let tls = ServerTls::follow(config.tls, token.clone()).await?;
+        // Caches, loops and the store outlast the listener: the last requests still need them.
+        let inner = CancellationToken::new();
+        let registry = Registry::new(
+            Arc::clone(&config.store),
+            "/registry",
+            virtuals::REVIEWS,
+            inner.clone(),
+            tracker.clone(),
+        );
+        registry.install(config.kinds);
+        let tokens = match &config.service_account_key {
+            Some((private, public)) => {
+                Some(Arc::new(Tokens::new(private, public, &registry).map_err(anyhow::Error::msg)?))
+            }
+            None => None,
+        };
+        let rbac = Arc::new(Rbac::default());
+        let server = Arc::new(Server {
+            registry,
+            store: config.store,
+            authorizer: Arc::clone(&rbac) as Arc<dyn Authorizer>,
+            rbac,
+            tokens: tokens.clone(),
+            metrics: Arc::default(),
+            version: version(&config.version),
+            clock: Timestamp::now,
+            random: || uuid::Uuid::new_v4().into_bytes(),
+            token: inner,
+            tracker,
+            address,
+        });
+        server.bootstrap(config.federation.as_deref()).await?;
+        server.spawn_loops(config.federation);
+        let authenticator: Arc<dyn Authenticator> = Arc::new(Standalone { tokens });
+        let filters = Filters::new(
+            authenticator,
+            Arc::clone(&server.authorizer),
+            Arc::clone(&server.metrics),
+        );
+        let app =
+            filters::chain(Router::new().fallback(route).with_state(Arc::clone(&server)), &filters);
+        let ending = Arc::clone(&server);
+        server.tracker.spawn(async move {
+            listener::serve(listener, tls, app, token).await;
+            ending.token.cancel();
+        });
+        Ok(server)
+    }
+
+    /// Waits until everything has ended.
+    pub async fn drained(&self) {
+        self.token.cancelled().await;
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    fn spawn_loops(self: &Arc<Self>, federation: Option<String>) {
+        let (rbac, registry, ending) =
+            (Arc::clone(&self.rbac), Arc::clone(&self.registry), self.token.clone());
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = ending.cancelled() => {}
+                () = rbac.follow(&registry) => {}
+            }
+        });
+        self.tracker.spawn(namespaces::run(Arc::clone(self)));
+        self.tracker.spawn(garbage::run(Arc::clone(self)));
+        if let Some(namespace) = federation {
+            self.tracker.spawn(federatedtypes::run(Arc::clone(self), namespace));
+        }
+    }
+
+    /// Creates what every control plane has and this one lacks.
+    async fn bootstrap(&self, federation: Option<&str>) -> anyhow::Result<()> {
+        for name in NAMESPACES.iter().copied().chain(federation) {
+            let namespace =
+                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+            self.create_if_missing("", "namespaces", namespace).await?;
+        }
+        for object in bootstrap::objects() {
+            let plural = if object["kind"] == "ClusterRole" {
+                "clusterroles"
+            } else {
+                "clusterrolebindings"
+            };
+            self.create_if_missing("rbac.authorization.k8s.io", plural, object).await?;
+        }
+        Ok(())
+    }
+
+    async fn create_if_missing(
+        &self,
+        group: &str,
+        plural: &str,
+        object: Value,
+    ) -> anyhow::Result<()> {
+        let Some(resource) = self.registry.resource(group, plural) else { return Ok(()) };
+        let name = meta::name(&object).to_owned();
+        match internal(self, &Route { resource, version: 0 }, Part::Main)
+            .create("", object, Tracking::Registry)
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(status) if status.is_already_exists() => Ok(()),
+            Err(status) => Err(status).with_context(|| format!("cannot create {plural} {name}")),
+        }
+    }
+}
+
+fn version(git_version: &str) -> Value {
+    let mut numbers = git_version.trim_start_matches('v').split('.');
+    json!({
+        "major": numbers.next().unwrap_or(""),
+        "minor": numbers.next().unwrap_or(""),
+        "gitVersion": git_version,
+        "gitCommit": "",
+        "gitTreeState": "",
+        "buildDate": "",
+        "goVersion": "",
+        "compiler": "rustc",
+        "platform": format!("{}/{}", std::env::consts::OS, std::env::consts::ARCH),
+    })
+}
+
+/// Probes and metrics, then the API.
+async fn route(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
+    if let Some(info) = request.extensions().get::<RequestInfo>().filter(|info| !info.is_resource) {
+        let verbose = request.uri().query().is_some_and(|query| query.contains("verbose"));
+        if let Some(response) = health::answer(&server, &info.path, verbose).await {
+            return response;
+        }
+        if info.path == "/metrics" {
+            const TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            return render::bytes_response(
+                server.metrics.render().into(),
+                TYPE,
+                http::StatusCode::OK,
+            );
+        }
+    }
+    handlers::serve(State(server), request).await
+}
