@@ -234,9 +234,9 @@ pub trait Store: Send + Sync + 'static {
 
 /// An open watch.
 ///
-/// It buffers little: a reader that falls far behind is held up or cut with an
-/// error, and can watch again from the last batch's revision + 1. After an
-/// error nothing follows. Dropping it ends the watch.
+/// It buffers little and resumes by itself: a reader that falls far behind gets
+/// the changes later, from the history, and [`Error::Compacted`] only once that
+/// is gone. After an error nothing follows. Dropping it ends the watch.
 pub struct Watch {
     batches: BoxStream<'static, Result<Batch, Error>>,
     ended: bool,
@@ -304,10 +304,6 @@ pub enum Error {
         /// How large it may be.
         limit: usize,
     },
-    /// A watch was cut because its reader is too slow: watch again from the
-    /// last batch's revision + 1.
-    #[error("the reader of a watch is too slow")]
-    Lagging,
     /// The store can't be reached or is closed; a write has not happened.
     #[error("the store is unavailable")]
     Unavailable(#[source] BoxError),
@@ -325,6 +321,6 @@ impl Error {
     ///
     /// Of [`Error::UnknownOutcome`] this is not true: look first.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::Lagging)
+        matches!(self, Self::Unavailable(_))
     }
 }

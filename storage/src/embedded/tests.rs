@@ -10,6 +10,8 @@ fn store() -> Embedded {
     memory(&Options { compaction_interval: None })
 }
 
+crate::conformance!(|| async { Some((in_memory(), ())) });
+
 #[tokio::test]
 async fn compaction_frees_the_history() {
     let store = store();
