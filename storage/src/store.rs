@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{Stream, StreamExt, stream::BoxStream};
 
-/// The number of a change. Revisions grow by every change of any key and are
-/// never used twice; 0 stands for "before everything".
+/// The number of a change. Revisions grow by every commit of any key; 0 stands
+/// for "before everything". Keys whose time to live ends together may share one.
 pub type Revision = u64;
 
 /// The largest key and value, together, that a commit may carry.
@@ -67,7 +67,8 @@ pub struct Event {
 pub struct Batch {
     /// Everything up to and including this revision has now been delivered.
     pub revision: Revision,
-    /// The changes by growing revision. An empty batch only reports progress.
+    /// The changes by growing revision; those of one revision are never split
+    /// over two batches. An empty batch only reports progress.
     pub events: Vec<Event>,
 }
 

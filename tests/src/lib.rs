@@ -1,5 +1,8 @@
 //! Fixtures: whole servers in this process, on free ports of the loopback, with their own certificates.
 
+pub mod etcd;
+pub mod kubernetes;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};

@@ -1,0 +1,236 @@
+//! A real etcd on free ports of the loopback, gone with the value.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kubefed_certs::Authority;
+use kubefed_storage::{Store, etcd};
+use tempfile::TempDir;
+
+use crate::kubernetes;
+
+/// How long a member may take until it answers, on a busy machine.
+const START: Duration = Duration::from_secs(60);
+/// A port that was free may be taken when the member opens it.
+const ATTEMPTS: usize = 5;
+
+/// An etcd cluster.
+pub struct Etcd {
+    members: Vec<Member>,
+    dir: TempDir,
+    tls: bool,
+}
+
+/// One process of a cluster; it can be stopped and started again.
+struct Member {
+    binary: PathBuf,
+    flags: Vec<String>,
+    log: PathBuf,
+    url: String,
+    child: Option<Child>,
+}
+
+/// An etcd of one member; `None` where it can't be built.
+pub async fn an_etcd() -> Option<Etcd> {
+    start(1, false).await
+}
+
+/// An etcd that wants TLS with client certificates.
+pub async fn an_etcd_with_tls() -> Option<Etcd> {
+    start(1, true).await
+}
+
+/// An etcd of several members.
+pub async fn an_etcd_of(members: usize) -> Option<Etcd> {
+    start(members, false).await
+}
+
+async fn start(members: usize, tls: bool) -> Option<Etcd> {
+    let binary = kubernetes::binary().await?;
+    for _ in 0..ATTEMPTS {
+        let mut etcd = Etcd::new(&binary, members, tls);
+        etcd.members.iter_mut().for_each(Member::start);
+        if etcd.is_ready().await {
+            return Some(etcd);
+        }
+    }
+    panic!("etcd does not start");
+}
+
+impl Etcd {
+    fn new(binary: &Path, members: usize, tls: bool) -> Self {
+        let dir = TempDir::new().expect("a temporary directory");
+        if tls {
+            write_certificates(dir.path());
+        }
+        let scheme = if tls { "https" } else { "http" };
+        // All at once, so that no two are the same.
+        let ports = free_ports(members * 2);
+        let peers: Vec<String> = ports[..members]
+            .iter()
+            .enumerate()
+            .map(|(number, port)| format!("m{number}=http://127.0.0.1:{port}"))
+            .collect();
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let members = (0..members).map(|number| {
+            let url = format!("{scheme}://127.0.0.1:{}", ports[members + number]);
+            let peer = format!("http://127.0.0.1:{}", ports[number]);
+            let mut flags = vec![
+                format!("--name=m{number}"),
+                format!("--data-dir={}", path(&format!("m{number}"))),
+                format!("--listen-client-urls={url}"),
+                format!("--advertise-client-urls={url}"),
+                format!("--listen-peer-urls={peer}"),
+                format!("--initial-advertise-peer-urls={peer}"),
+                format!("--initial-cluster={}", peers.join(",")),
+                // No power cut happens here, and a killed process loses nothing so.
+                "--unsafe-no-fsync".to_owned(),
+                "--log-level=warn".to_owned(),
+            ];
+            if tls {
+                flags.extend([
+                    "--client-cert-auth".to_owned(),
+                    format!("--trusted-ca-file={}", path("ca.crt")),
+                    format!("--cert-file={}", path("server.crt")),
+                    format!("--key-file={}", path("server.key")),
+                ]);
+            }
+            Member {
+                binary: binary.to_owned(),
+                flags,
+                log: dir.path().join(format!("m{number}.log")),
+                url,
+                child: None,
+            }
+        });
+        Self { members: members.collect(), dir, tls }
+    }
+
+    /// How to reach it.
+    pub fn options(&self) -> etcd::Options {
+        let path = |name: &str| self.tls.then(|| self.dir.path().join(name));
+        let mut options = etcd::Options::new(self.members.iter().map(|member| &member.url));
+        options.ca = path("ca.crt");
+        options.cert = path("client.crt");
+        options.key = path("client.key");
+        // Only the tests of it want it.
+        options.compaction_interval = None;
+        options
+    }
+
+    /// A store in it.
+    pub async fn store(&self) -> Arc<dyn Store> {
+        etcd::connect(self.options()).await.expect("etcd can be reached")
+    }
+
+    /// Kills a member.
+    pub fn kill(&mut self, member: usize) {
+        self.members[member].kill();
+    }
+
+    /// Starts a member again, with its data and on its ports.
+    pub async fn restart(&mut self, member: usize) {
+        self.members[member].start();
+        assert!(self.is_ready().await, "a member does not start again");
+    }
+
+    /// Halts a member: it is there but does not answer.
+    pub fn freeze(&self, member: usize) {
+        self.members[member].signal("STOP");
+    }
+
+    /// Lets a halted member go on.
+    pub fn thaw(&self, member: usize) {
+        self.members[member].signal("CONT");
+    }
+
+    /// Waits until every running member answers; false if one ends instead.
+    async fn is_ready(&mut self) -> bool {
+        let deadline = Instant::now() + START;
+        let options = self.options();
+        for member in &mut self.members {
+            let Some(child) = &mut member.child else {
+                continue;
+            };
+            let options = etcd::Options { endpoints: vec![member.url.clone()], ..options.clone() };
+            loop {
+                if child.try_wait().expect("a child").is_some() {
+                    return false;
+                }
+                if let Ok(store) = etcd::connect(options.clone()).await
+                    && store.current_revision().await.is_ok()
+                {
+                    break;
+                }
+                assert!(
+                    Instant::now() < deadline,
+                    "etcd does not answer: {}",
+                    fs::read_to_string(&member.log).unwrap_or_default()
+                );
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+        true
+    }
+}
+
+impl Member {
+    fn start(&mut self) {
+        let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
+        let child = Command::new(&self.binary)
+            .arg("etcd")
+            .args(&self.flags)
+            // It ends when this end of the pipe is closed.
+            .stdin(Stdio::piped())
+            .stdout(log.try_clone().expect("a log file"))
+            .stderr(log)
+            .spawn()
+            .expect("etcd runs");
+        self.child = Some(child);
+    }
+
+    fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
+    fn signal(&self, signal: &str) {
+        let child = self.child.as_ref().expect("the member runs");
+        let status = Command::new("kill")
+            .arg(format!("-{signal}"))
+            .arg(child.id().to_string())
+            .status()
+            .expect("kill runs");
+        assert!(status.success(), "kill -{signal}");
+    }
+}
+
+impl Drop for Member {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<TcpListener> =
+        (0..count).map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port")).collect();
+    listeners.iter().map(|listener| listener.local_addr().expect("an address").port()).collect()
+}
+
+fn write_certificates(dir: &Path) {
+    let authority = Authority::new("etcd").expect("an authority");
+    let write = |name: &str, text: &str| fs::write(dir.join(name), text).expect("a file");
+    write("ca.crt", &authority.cert_pem().expect("PEM"));
+    let server = authority.issue_server("etcd", &["127.0.0.1"]).expect("a certificate");
+    let client = authority.issue_client("tests", &[]).expect("a certificate");
+    for (name, pair) in [("server", server), ("client", client)] {
+        write(&format!("{name}.crt"), &pair.cert_pem);
+        write(&format!("{name}.key"), &pair.key_pem);
+    }
+}
