@@ -29,7 +29,7 @@ pub const MAX_VALUE_SIZE: usize = 1536 * 1024;
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// A key and its value at one revision.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Entry {
     /// The whole key.
     pub key: Arc<str>,
@@ -39,6 +39,18 @@ pub struct Entry {
     pub create_revision: Revision,
     /// The revision that wrote this value.
     pub mod_revision: Revision,
+}
+
+impl fmt::Debug for Entry {
+    /// Leaves out the value: it may hold a secret, and errors carry entries.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Entry")
+            .field("key", &self.key)
+            .field("size", &self.value.len())
+            .field("create_revision", &self.create_revision)
+            .field("mod_revision", &self.mod_revision)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What happened to a key.
@@ -106,7 +118,7 @@ pub struct Page {
 }
 
 /// What to do with a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub enum Op {
     /// Create or replace it.
     Put {
@@ -118,6 +130,18 @@ pub enum Op {
     },
     /// Delete it.
     Delete,
+}
+
+impl fmt::Debug for Op {
+    /// Leaves out the value, as [`Entry`] does.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Put { value, ttl } => {
+                f.debug_struct("Put").field("size", &value.len()).field("ttl", ttl).finish()
+            }
+            Self::Delete => f.write_str("Delete"),
+        }
+    }
 }
 
 /// A change of one key under a condition.

@@ -139,8 +139,12 @@ impl Etcd {
     }
 
     /// Halts a member: it is there but does not answer.
-    pub fn freeze(&self, member: usize) {
+    pub async fn freeze(&self, member: usize) {
         self.members[member].signal("STOP");
+        // The signal only asks for it.
+        while !self.members[member].is_halted() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Lets a halted member go on.
@@ -200,11 +204,23 @@ impl Member {
         }
     }
 
+    fn id(&self) -> u32 {
+        self.child.as_ref().expect("the member runs").id()
+    }
+
+    /// Whether all of its threads have stopped, by Linux' word.
+    fn is_halted(&self) -> bool {
+        let threads = fs::read_dir(format!("/proc/{}/task", self.id())).expect("its threads");
+        threads.flatten().all(|thread| {
+            fs::read_to_string(thread.path().join("status"))
+                .is_ok_and(|status| status.contains("State:\tT"))
+        })
+    }
+
     fn signal(&self, signal: &str) {
-        let child = self.child.as_ref().expect("the member runs");
         let status = Command::new("kill")
             .arg(format!("-{signal}"))
-            .arg(child.id().to_string())
+            .arg(self.id().to_string())
             .status()
             .expect("kill runs");
         assert!(status.success(), "kill -{signal}");

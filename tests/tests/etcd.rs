@@ -130,7 +130,7 @@ async fn a_write_without_an_answer_has_an_unknown_outcome() {
     let Some(etcd) = an_etcd().await else { return };
     let store = etcd.store().await;
     let created = put(&*store, "/a", "before").await;
-    etcd.freeze(0);
+    etcd.freeze(0).await;
     let result = store.commit(Commit::update("/a", created, "after")).await;
     etcd.thaw(0);
     assert!(matches!(result, Err(Error::UnknownOutcome(_))), "{result:?}");

@@ -91,7 +91,8 @@ impl Cursor {
 }
 
 fn recent(snapshot: &Snapshot, skip: usize, prefix: &str) -> (Vec<Event>, Revision) {
-    let events = snapshot.recent.iter().skip(skip);
+    // Not by `skip`, which would walk over all that the watcher has seen.
+    let events = (skip..snapshot.recent.len()).filter_map(|at| snapshot.recent.get(at));
     let events = events.filter(|event| event.entry.key.starts_with(prefix)).cloned().collect();
     (events, snapshot.revision)
 }

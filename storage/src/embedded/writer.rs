@@ -157,7 +157,6 @@ impl Writer {
             };
             self.work(group);
         }
-        self.shared.close();
     }
 
     /// When there is something to do without being asked.
@@ -286,6 +285,13 @@ impl Writer {
             };
             self.recent_bytes -= event_size(&oldest);
         }
+    }
+}
+
+impl Drop for Writer {
+    /// Whatever ended it, nobody shall wait for a store that no longer moves.
+    fn drop(&mut self) {
+        self.shared.close();
     }
 }
 
