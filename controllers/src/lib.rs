@@ -1,1 +1,17 @@
-//! The controller manager: member clusters, propagation, health.
+//! The controller manager: it watches the federation and keeps the members as they are to be.
+//!
+//! [`manager`] elects a leader and runs the controllers: [`cluster`] probes the members, [`types`] starts a [`sync`] for
+//! each FederatedTypeConfig. They talk HTTP to the federation and to the members, each over one connection.
+
+pub mod cache;
+pub mod client;
+mod cluster;
+mod control;
+mod events;
+mod health;
+mod lease;
+pub mod manager;
+pub mod options;
+pub mod queue;
+mod sync;
+mod types;

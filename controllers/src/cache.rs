@@ -1,0 +1,183 @@
+//! Objects of a collection, kept as a list and a watch tell them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kubefed_apimachinery::meta;
+use parking_lot::RwLock;
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::client::{Client, Error, METADATA, METADATA_LIST};
+
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
+const LAST_PAUSE: Duration = Duration::from_secs(10);
+
+/// The namespace and name of an object.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    pub namespace: String,
+    pub name: String,
+}
+
+impl Key {
+    pub fn of(object: &Value) -> Self {
+        Key { namespace: meta::namespace(object).into(), name: meta::name(object).into() }
+    }
+}
+
+/// Which collection is kept.
+#[derive(Clone, Debug, Default)]
+pub struct Source {
+    pub path: String,
+    /// More query parameters, each with its `&`.
+    pub query: String,
+    /// Whether metadata is enough.
+    pub metadata: bool,
+}
+
+/// A kept collection. `T` is what is remembered of an object.
+pub struct Cache<T> {
+    objects: RwLock<HashMap<Key, Arc<T>>>,
+    filled: watch::Sender<bool>,
+}
+
+impl<T> Default for Cache<T> {
+    fn default() -> Self {
+        Cache { objects: RwLock::default(), filled: watch::Sender::new(false) }
+    }
+}
+
+impl<T> Cache<T> {
+    pub fn get(&self, key: &Key) -> Option<Arc<T>> {
+        self.objects.read().get(key).cloned()
+    }
+
+    pub fn keys(&self) -> Vec<Key> {
+        self.objects.read().keys().cloned().collect()
+    }
+
+    pub fn values(&self) -> Vec<Arc<T>> {
+        self.objects.read().values().cloned().collect()
+    }
+
+    /// Waits for the first list.
+    pub async fn wait_filled(&self) {
+        // The sender lives as long as the cache.
+        let mut filled = self.filled.subscribe();
+        let _filled = filled.wait_for(|filled| *filled).await;
+    }
+
+    pub fn is_filled(&self) -> bool {
+        *self.filled.borrow()
+    }
+
+    /// Keeps the collection until `token` is cancelled. `changed` is told the key of whatever came, changed or went.
+    pub async fn follow(
+        &self,
+        client: &Client,
+        source: &Source,
+        keep: impl Fn(Value) -> T,
+        changed: impl Fn(&Key),
+        token: &CancellationToken,
+    ) {
+        tokio::select! {
+            () = token.cancelled() => {}
+            () = self.follow_for_ever(client, source, keep, changed) => {}
+        }
+    }
+
+    async fn follow_for_ever(
+        &self,
+        client: &Client,
+        source: &Source,
+        keep: impl Fn(Value) -> T,
+        changed: impl Fn(&Key),
+    ) {
+        let mut pause = FIRST_PAUSE;
+        let mut from = None;
+        loop {
+            let outcome = match from.take() {
+                None => self.fill(client, source, &keep, &changed).await,
+                Some(from) => self.watch(client, source, from, &keep, &changed).await,
+            };
+            match outcome {
+                Ok(next) => {
+                    from = Some(next);
+                    pause = FIRST_PAUSE;
+                }
+                Err(error) => {
+                    if !error.is_expired() {
+                        tracing::warn!(path = source.path, %error, "cannot be followed now");
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(LAST_PAUSE);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn fill(
+        &self,
+        client: &Client,
+        source: &Source,
+        keep: impl Fn(Value) -> T,
+        changed: impl Fn(&Key),
+    ) -> Result<String, Error> {
+        let accept = if source.metadata { METADATA_LIST } else { "application/json" };
+        let mut found = HashMap::new();
+        let version = client
+            .list(&source.path, &source.query, accept, |object| {
+                found.insert(Key::of(&object), Arc::new(keep(object)));
+            })
+            .await?;
+        let mut told: Vec<Key> = found.keys().cloned().collect();
+        let before = std::mem::replace(&mut *self.objects.write(), found);
+        told.extend(before.into_keys());
+        self.filled.send_replace(true);
+        told.iter().for_each(changed);
+        Ok(version)
+    }
+
+    async fn watch(
+        &self,
+        client: &Client,
+        source: &Source,
+        mut from: String,
+        keep: impl Fn(Value) -> T,
+        changed: impl Fn(&Key),
+    ) -> Result<String, Error> {
+        let accept = if source.metadata { METADATA } else { "application/json" };
+        let mut watch = client.watch(&source.path, &source.query, accept, &from).await?;
+        while let Some(event) = watch.next().await {
+            let Ok(mut event) = event else { break };
+            let object = event["object"].take();
+            match event["type"].as_str() {
+                Some("ERROR") => {
+                    let status = serde_json::from_value(object).unwrap_or_default();
+                    return Err(Error::Status(Box::new(status)));
+                }
+                Some(kind) => {
+                    if let Some(version) = object["metadata"]["resourceVersion"].as_str() {
+                        version.clone_into(&mut from);
+                    }
+                    let key = Key::of(&object);
+                    match kind {
+                        "ADDED" | "MODIFIED" => {
+                            self.objects.write().insert(key.clone(), Arc::new(keep(object)));
+                        }
+                        "DELETED" => {
+                            self.objects.write().remove(&key);
+                        }
+                        _ => continue,
+                    }
+                    changed(&key);
+                }
+                None => {}
+            }
+        }
+        Ok(from)
+    }
+}

@@ -1,0 +1,285 @@
+//! A client for one API server: one HTTP/2 connection, JSON, a deadline for every request.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{Method, Request, Uri, header};
+use http_body_util::{BodyExt as _, Full, Limited};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client as HyperClient;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use kubefed_apimachinery::status::Status;
+use kubefed_certs::{ClientTls, client_config};
+use serde_json::Value;
+
+/// A request that is not answered by then has failed.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// A connection that says nothing for so long is asked whether it lives, and given up if it does not answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A member is hostile input: no answer may be larger, nor a line of a watch.
+const MAX_BODY: usize = 256 * 1024 * 1024;
+const MAX_LINE: usize = 4 * 1024 * 1024;
+const PAGE: usize = 500;
+
+/// Metadata alone, for lists and watches.
+pub const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+pub const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+const JSON: &str = "application/json";
+
+/// Why a request failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The server refused it.
+    #[error("{0}")]
+    Status(Box<Status>),
+    /// The server was not reached, or did not answer as an API server does.
+    #[error("{0}")]
+    Transport(String),
+}
+
+impl Error {
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Error::Status(status) if status.is_not_found())
+    }
+
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Error::Status(status) if status.code == 409)
+    }
+
+    pub fn is_expired(&self) -> bool {
+        matches!(self, Error::Status(status) if status.code == 410)
+    }
+}
+
+/// Where a server is, and who we are to it.
+#[derive(Clone, Default)]
+pub struct Access {
+    pub url: String,
+    pub tls: ClientTls,
+    pub token: Option<String>,
+}
+
+/// One API server.
+#[derive(Clone)]
+pub struct Client {
+    http: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    url: String,
+    token: Option<String>,
+}
+
+impl Client {
+    /// # Errors
+    /// If the certificates can't be used.
+    pub fn new(access: Access) -> Result<Self, String> {
+        let config = client_config(&access.tls).map_err(|error| error.to_string())?;
+        let connector = HttpsConnectorBuilder::new()
+            .with_tls_config(config)
+            .https_only()
+            .enable_http2()
+            .build();
+        let http = HyperClient::builder(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .http2_only(true)
+            .http2_keep_alive_interval(KEEP_ALIVE)
+            .http2_keep_alive_timeout(KEEP_ALIVE)
+            .http2_keep_alive_while_idle(true)
+            .build(connector);
+        Ok(Client { http, url: access.url, token: access.token })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(header::HeaderName, &str)],
+        body: Bytes,
+    ) -> Result<http::Response<Incoming>, Error> {
+        let uri: Uri = format!("{}{path}", self.url)
+            .parse()
+            .map_err(|error| Error::Transport(format!("{path}: {error}")))?;
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in headers {
+            request = request.header(name, *value);
+        }
+        request = request.header(header::USER_AGENT, "kubefed-controller-manager");
+        if let Some(token) = &self.token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        let request =
+            request.body(Full::new(body)).map_err(|error| Error::Transport(error.to_string()))?;
+        let answer = tokio::time::timeout(DEADLINE, self.http.request(request))
+            .await
+            .map_err(|_| Error::Transport(format!("no answer within {DEADLINE:?}")))?;
+        answer.map_err(|error| Error::Transport(chain(&error)))
+    }
+
+    async fn read(response: http::Response<Incoming>) -> Result<Bytes, Error> {
+        let code = response.status();
+        let body = tokio::time::timeout(
+            DEADLINE * 6,
+            Limited::new(response.into_body(), MAX_BODY).collect(),
+        )
+        .await
+        .map_err(|_| Error::Transport("the answer broke off".into()))?
+        .map_err(|error| Error::Transport(error.to_string()))?
+        .to_bytes();
+        if code.is_success() {
+            return Ok(body);
+        }
+        // Redirects too: following one would carry our token to where a member wants it.
+        Err(match serde_json::from_slice::<Status>(&body) {
+            Ok(status) if !status.message.is_empty() => {
+                Error::Status(Box::new(Status { code: code.as_u16(), ..status }))
+            }
+            _ => {
+                let text: String = String::from_utf8_lossy(&body).chars().take(200).collect();
+                Error::Transport(format!("HTTP {}: {text}", code.as_u16()))
+            }
+        })
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Bytes,
+    ) -> Result<Value, Error> {
+        let headers = [(header::ACCEPT, JSON), (header::CONTENT_TYPE, content_type)];
+        let bytes = Self::read(self.send(method, path, &headers, body).await?).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Transport(format!("the answer is no JSON: {error}")))
+    }
+
+    /// The text at a path, at most `timeout` long in coming.
+    pub async fn text(&self, path: &str, timeout: Duration) -> Result<String, Error> {
+        let answer =
+            async { Self::read(self.send(Method::GET, path, &[], Bytes::new()).await?).await };
+        let bytes = tokio::time::timeout(timeout, answer)
+            .await
+            .map_err(|_| Error::Transport(format!("no answer within {timeout:?}")))??;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    pub async fn get(&self, path: &str) -> Result<Value, Error> {
+        self.call(Method::GET, path, JSON, Bytes::new()).await
+    }
+
+    pub async fn create(&self, path: &str, object: &Value) -> Result<Value, Error> {
+        self.call(Method::POST, path, JSON, object.to_string().into()).await
+    }
+
+    pub async fn replace(&self, path: &str, object: &Value) -> Result<Value, Error> {
+        self.call(Method::PUT, path, JSON, object.to_string().into()).await
+    }
+
+    pub async fn merge(&self, path: &str, patch: &Value) -> Result<Value, Error> {
+        self.call(Method::PATCH, path, "application/merge-patch+json", patch.to_string().into())
+            .await
+    }
+
+    /// Server-side apply as `kubefed`.
+    pub async fn apply(&self, path: &str, object: &Value, force: bool) -> Result<Value, Error> {
+        let path = format!("{path}?fieldManager=kubefed&force={force}");
+        self.call(Method::PATCH, &path, "application/apply-patch+yaml", object.to_string().into())
+            .await
+    }
+
+    pub async fn delete(&self, path: &str, options: &Value) -> Result<Value, Error> {
+        self.call(Method::DELETE, path, JSON, options.to_string().into()).await
+    }
+
+    /// Every object of a collection, page by page, handed to `each`; returns the resource version to watch from.
+    pub async fn list(
+        &self,
+        path: &str,
+        query: &str,
+        accept: &str,
+        mut each: impl FnMut(Value),
+    ) -> Result<String, Error> {
+        let mut next = String::new();
+        loop {
+            let page = format!("{path}?limit={PAGE}{query}{next}");
+            let headers = [(header::ACCEPT, accept)];
+            let bytes =
+                Self::read(self.send(Method::GET, &page, &headers, Bytes::new()).await?).await?;
+            let mut list: Value = serde_json::from_slice(&bytes)
+                .map_err(|error| Error::Transport(format!("the answer is no JSON: {error}")))?;
+            if let Some(items) = list["items"].as_array_mut() {
+                items.drain(..).for_each(&mut each);
+            }
+            match list["metadata"]["continue"].as_str().filter(|token| !token.is_empty()) {
+                Some(token) => next = format!("&continue={token}"),
+                None => {
+                    return Ok(list["metadata"]["resourceVersion"]
+                        .as_str()
+                        .unwrap_or("")
+                        .to_owned());
+                }
+            }
+        }
+    }
+
+    /// Watches a collection from a resource version on.
+    pub async fn watch(
+        &self,
+        path: &str,
+        query: &str,
+        accept: &str,
+        from: &str,
+    ) -> Result<Watch, Error> {
+        let path = format!("{path}?watch=1&allowWatchBookmarks=true&resourceVersion={from}{query}");
+        let response =
+            self.send(Method::GET, &path, &[(header::ACCEPT, accept)], Bytes::new()).await?;
+        if !response.status().is_success() {
+            Self::read(response).await?;
+            return Err(Error::Transport("the watch was not begun".into()));
+        }
+        Ok(Watch { body: response.into_body(), buffer: BytesMut::new() })
+    }
+}
+
+/// The reasons of an error, outermost first.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text += &format!(": {error}");
+        source = error.source();
+    }
+    text
+}
+
+/// A watch that goes on.
+pub struct Watch {
+    body: Incoming,
+    buffer: BytesMut,
+}
+
+impl Watch {
+    /// The next event, `{type, object}`; `None` when the watch has ended.
+    pub async fn next(&mut self) -> Option<Result<Value, Error>> {
+        loop {
+            if let Some(end) = self.buffer.iter().position(|&byte| byte == b'\n') {
+                let line = self.buffer.split_to(end + 1);
+                return Some(
+                    serde_json::from_slice(&line)
+                        .map_err(|e| Error::Transport(format!("the watch: {e}"))),
+                );
+            }
+            if self.buffer.len() > MAX_LINE {
+                return Some(Err(Error::Transport("an event of the watch is too large".into())));
+            }
+            match self.body.frame().await? {
+                Ok(frame) => {
+                    if let Some(data) = frame.data_ref() {
+                        self.buffer.extend_from_slice(data);
+                    }
+                }
+                Err(error) => return Some(Err(Error::Transport(chain(&error)))),
+            }
+        }
+    }
+}

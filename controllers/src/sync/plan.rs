@@ -1,0 +1,266 @@
+//! What is to be, decided without touching anything: where an object is to be, and what one member needs for that.
+
+use std::collections::BTreeSet;
+
+use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
+use kubefed_api::{
+    DELETE_OPTIONS_ANNOTATION, MANAGED_LABEL, ORPHAN_ANNOTATION, placement, status, versions,
+};
+use kubefed_apimachinery::meta;
+use serde_json::{Value, json};
+
+use crate::cache::Key;
+use crate::control::Control;
+
+/// What is to become of one federated object.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Plan {
+    pub(super) selected: BTreeSet<String>,
+    /// Named clusters that are not joined.
+    pub(super) unknown: Vec<String>,
+    pub(super) template_hash: String,
+    pub(super) overrides_hash: String,
+    /// Why it is not placed as it says; empty: it is.
+    pub(super) reason: &'static str,
+    pub(super) message: String,
+    pub(super) deleting: bool,
+    pub(super) orphan: bool,
+    pub(super) delete_options: Value,
+}
+
+pub(super) fn plan(control: &Control, config: &FederatedTypeConfig, object: &Value) -> Plan {
+    let clusters = control.placement_clusters();
+    let mut plan = Plan {
+        template_hash: versions::template_hash(object),
+        overrides_hash: versions::overrides_hash(object),
+        deleting: meta::deletion_timestamp(object).is_some(),
+        orphan: meta::annotation(object, ORPHAN_ANNOTATION) == Some("true"),
+        delete_options: delete_options(object),
+        unknown: placement::unknown(object, &clusters),
+        ..Plan::default()
+    };
+    match placement::selected(object, &clusters) {
+        Ok(selected) => plan.selected = selected,
+        Err(why) => {
+            plan.reason = status::COMPUTE_PLACEMENT_FAILED;
+            plan.message = why;
+            return plan;
+        }
+    }
+    if config.is_namespaces() || !config.target.is_namespaced() {
+        return plan;
+    }
+    // An object is only where its namespace is.
+    let namespace = meta::namespace(object);
+    let key = Key { namespace: namespace.into(), name: namespace.into() };
+    match control.namespaces.get(&key).filter(|ns| meta::deletion_timestamp(ns).is_none()) {
+        Some(federated) => match placement::selected(&federated, &clusters) {
+            Ok(of_namespace) => plan.selected.retain(|name| of_namespace.contains(name)),
+            Err(why) => {
+                plan.reason = status::COMPUTE_PLACEMENT_FAILED;
+                plan.message = format!("FederatedNamespace {namespace}: {why}");
+            }
+        },
+        None if kubefed_api::kubefedconfig::is_namespaced(&control.config.borrow()) => {}
+        None => {
+            plan.selected.clear();
+            plan.reason = status::NAMESPACE_NOT_FEDERATED;
+            plan.message = format!("there is no FederatedNamespace {namespace}/{namespace}");
+        }
+    }
+    plan
+}
+
+/// The options for deletions in members: what the annotation says, as far as it can be understood.
+fn delete_options(object: &Value) -> Value {
+    let given = meta::annotation(object, DELETE_OPTIONS_ANNOTATION)
+        .and_then(|text| serde_json::from_str::<Value>(text).ok());
+    let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions"});
+    for field in ["gracePeriodSeconds", "propagationPolicy", "preconditions"] {
+        if let Some(value) = given.as_ref().and_then(|given| given.get(field)) {
+            options[field] = value.clone();
+        }
+    }
+    options
+}
+
+/// What a member's watch tells of an object there.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Observed {
+    pub(super) version: String,
+    pub(super) labels: Value,
+    pub(super) deleting: bool,
+}
+
+impl Observed {
+    pub(super) fn of(object: &Value) -> Self {
+        Observed {
+            version: versions::object_version(
+                meta::generation(object),
+                meta::resource_version(object),
+            ),
+            labels: object["metadata"]["labels"].clone(),
+            deleting: meta::deletion_timestamp(object).is_some(),
+        }
+    }
+}
+
+/// What one member needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    /// It is as it is to be.
+    Nothing,
+    /// It is to have the object as planned.
+    Apply,
+    /// The object is to go.
+    Delete,
+    /// The object stays, but is no longer ours.
+    Unmark,
+    /// It is going; nothing can be done but wait.
+    Wait,
+}
+
+/// Decides. `plan`: none if the federated object is gone. `recorded`: the version that was last written there; empty if
+/// that was for another template.
+pub(super) fn decide(
+    plan: Option<&Plan>,
+    cluster: &str,
+    observed: Option<&Observed>,
+    recorded: Option<&str>,
+    labels: impl FnOnce() -> Option<Value>,
+) -> Action {
+    let is_there = observed.is_some() || recorded.is_some();
+    let Some(plan) = plan else {
+        return if observed.is_some() { Action::Unmark } else { Action::Nothing };
+    };
+    if plan.deleting && plan.orphan {
+        return if is_there { Action::Unmark } else { Action::Nothing };
+    }
+    let wanted = !plan.deleting && plan.selected.contains(cluster);
+    match (wanted, observed) {
+        // Where it is to be cannot be told: nothing is taken away for that.
+        _ if !plan.deleting && plan.reason == status::COMPUTE_PLACEMENT_FAILED => Action::Nothing,
+        (_, Some(observed)) if observed.deleting => Action::Wait,
+        (false, _) if is_there => Action::Delete,
+        (false, _) => Action::Nothing,
+        (true, None) => Action::Apply,
+        (true, Some(observed)) => {
+            let same = recorded == Some(observed.version.as_str());
+            let marked = |wanted: &Value| {
+                wanted
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .all(|(key, value)| observed.labels.get(key) == Some(value))
+            };
+            // A change of labels does not count up the generation: they are compared by themselves.
+            if same && labels().is_none_or(|wanted| marked(&wanted)) {
+                Action::Nothing
+            } else {
+                Action::Apply
+            }
+        }
+    }
+}
+
+/// Whether a member's object says that we must not touch it.
+pub(super) fn refuses(object: &Value) -> bool {
+    meta::label(object, MANAGED_LABEL) == Some("false")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan_for(selected: &[&str]) -> Plan {
+        Plan { selected: selected.iter().map(|&name| name.into()).collect(), ..Plan::default() }
+    }
+
+    fn observed(version: &str) -> Observed {
+        Observed { version: version.into(), labels: json!({"app": "web"}), deleting: false }
+    }
+
+    #[test]
+    fn a_member_gets_just_what_it_needs() {
+        let selected = plan_for(&["a"]);
+        let elsewhere = plan_for(&["b"]);
+        let deleting = Plan { deleting: true, ..plan_for(&["a"]) };
+        let orphaned = Plan { orphan: true, ..deleting.clone() };
+        let unclear = Plan { reason: status::COMPUTE_PLACEMENT_FAILED, ..Plan::default() };
+        let going = Observed { deleting: true, ..observed("gen:1") };
+        for (name, plan, there, recorded, wanted) in [
+            ("new", Some(&selected), None, None, Action::Apply),
+            (
+                "as it is to be",
+                Some(&selected),
+                Some(observed("gen:1")),
+                Some("gen:1"),
+                Action::Nothing,
+            ),
+            (
+                "changed there",
+                Some(&selected),
+                Some(observed("gen:2")),
+                Some("gen:1"),
+                Action::Apply,
+            ),
+            ("changed here", Some(&selected), Some(observed("gen:1")), Some(""), Action::Apply),
+            ("deleted there", Some(&selected), None, Some("gen:1"), Action::Apply),
+            (
+                "being deleted there",
+                Some(&selected),
+                Some(going.clone()),
+                Some("gen:1"),
+                Action::Wait,
+            ),
+            (
+                "no longer selected",
+                Some(&elsewhere),
+                Some(observed("gen:1")),
+                Some("gen:1"),
+                Action::Delete,
+            ),
+            ("never selected", Some(&elsewhere), None, None, Action::Nothing),
+            (
+                "deleted here",
+                Some(&deleting),
+                Some(observed("gen:1")),
+                Some("gen:1"),
+                Action::Delete,
+            ),
+            (
+                "deleted here before it was seen there",
+                Some(&deleting),
+                None,
+                Some("gen:1"),
+                Action::Delete,
+            ),
+            ("gone everywhere", Some(&deleting), None, None, Action::Nothing),
+            ("orphaned", Some(&orphaned), Some(observed("gen:1")), Some("gen:1"), Action::Unmark),
+            ("nobody's", None, Some(observed("gen:1")), None, Action::Unmark),
+            (
+                "placement that can't be computed",
+                Some(&unclear),
+                Some(observed("gen:1")),
+                Some("gen:1"),
+                Action::Nothing,
+            ),
+        ] {
+            assert_eq!(decide(plan, "a", there.as_ref(), recorded, || None), wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_label_that_was_taken_off_there_is_put_back() {
+        let plan = plan_for(&["a"]);
+        for (labels, wanted) in [
+            (json!({"app": "web"}), Action::Nothing),
+            (json!({"app": "web", MANAGED_LABEL: "true"}), Action::Apply),
+        ] {
+            assert_eq!(
+                decide(Some(&plan), "a", Some(&observed("gen:1")), Some("gen:1"), || Some(labels)),
+                wanted
+            );
+        }
+    }
+}

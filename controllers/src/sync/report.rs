@@ -1,0 +1,132 @@
+//! Tells what was done: the record of versions, the status, and the end of a deletion.
+
+use std::collections::BTreeMap;
+
+use kubefed_api::propagatedversion::{self, Versions};
+use kubefed_api::status::{self, ClusterStatus, Propagation};
+use kubefed_apimachinery::{meta, time};
+use serde_json::{Value, json};
+
+use super::Sync;
+use super::plan::Plan;
+use crate::cache::Key;
+use crate::client::Error;
+use crate::control::path;
+
+const RECORDS: &str = "core.kubefed.io/v1alpha1";
+
+impl Sync {
+    pub(super) async fn report_for_ever(&self) {
+        loop {
+            let key = self.reports.next().await;
+            match self.report(&key).await {
+                Ok(()) => self.reports.done(&key),
+                Err(error) => {
+                    tracing::warn!(?key, %error, "a status was not written");
+                    self.reports.failed(&key);
+                }
+            }
+        }
+    }
+
+    async fn report(&self, key: &Key) -> Result<(), Error> {
+        let Some(object) = self.federated.get(key) else { return Ok(()) };
+        let (plan, outcomes, versions, recorded, pending) = {
+            let work = self.work.lock();
+            let Some(work) = work.get(key) else { return Ok(()) };
+            let Some(plan) = work.plan.clone() else { return Ok(()) };
+            let mut outcomes = work.outcomes.clone();
+            for name in work.pending.iter().filter(|name| plan.selected.contains(*name)) {
+                outcomes.entry(name.clone()).or_insert(ClusterStatus {
+                    state: status::PENDING,
+                    ..ClusterStatus::default()
+                });
+            }
+            (plan, outcomes, work.versions.clone(), work.recorded.clone(), !work.pending.is_empty())
+        };
+        if plan.deleting && !pending && outcomes.is_empty() && versions.clusters.is_empty() {
+            self.release(&object).await?;
+            return Ok(());
+        }
+        if !plan.deleting
+            && recorded.as_ref() != Some(&versions)
+            && !versions.clusters.values().any(String::is_empty)
+        {
+            self.record(key, &object, &versions, recorded.is_some()).await?;
+            if let Some(work) = self.work.lock().get_mut(key) {
+                work.recorded = Some(versions);
+            }
+        }
+        self.write_status(&object, &plan, outcomes).await
+    }
+
+    async fn write_status(
+        &self,
+        object: &Value,
+        plan: &Plan,
+        clusters: BTreeMap<String, ClusterStatus>,
+    ) -> Result<(), Error> {
+        let (mut reason, mut message) = (plan.reason, plan.message.clone());
+        if reason == status::OK && !plan.unknown.is_empty() {
+            reason = status::UNKNOWN_CLUSTERS;
+            message = format!("no such cluster: {}", plan.unknown.join(", "));
+        }
+        if reason != status::OK {
+            let component = format!("{}-controller", self.config.federated.kind.to_lowercase());
+            self.control.events.warn(object, &component, reason, &message);
+        }
+        let propagation =
+            Propagation { generation: meta::generation(object), reason, message, clusters };
+        let Some(status) =
+            status::build(&object["status"], &propagation, &time::rfc3339(self.control.now()))
+        else {
+            return Ok(());
+        };
+        let path = format!("{}/status", self.object_path(object));
+        match self.control.host.merge(&path, &json!({"status": status})).await {
+            Err(error) if error.is_not_found() => Ok(()),
+            outcome => outcome.map(drop),
+        }
+    }
+
+    /// Remembers the versions beyond this process, in the object that KubeFed's tools know.
+    async fn record(
+        &self,
+        key: &Key,
+        object: &Value,
+        versions: &Versions,
+        known: bool,
+    ) -> Result<(), Error> {
+        let collection = path(RECORDS, &key.namespace, self.record_plural());
+        let name = propagatedversion::name(&self.config.target.kind, &key.name);
+        let status = versions.to_status();
+        let at = format!("{collection}/{name}/status");
+        if known {
+            match self.control.host.merge(&at, &json!({"status": status})).await {
+                Err(error) if error.is_not_found() => {}
+                outcome => return outcome.map(drop),
+            }
+        }
+        let kind = if self.config.federated_is_namespaced() {
+            "PropagatedVersion"
+        } else {
+            "ClusterPropagatedVersion"
+        };
+        let mut metadata = json!({
+            "name": name,
+            "ownerReferences": [{
+                "apiVersion": object["apiVersion"], "kind": object["kind"],
+                "name": meta::name(object), "uid": meta::uid(object),
+            }],
+        });
+        if !key.namespace.is_empty() {
+            metadata["namespace"] = json!(key.namespace);
+        }
+        let record = json!({"apiVersion": RECORDS, "kind": kind, "metadata": metadata});
+        match self.control.host.create(&collection, &record).await {
+            Err(error) if !error.is_conflict() => return Err(error),
+            _ => {}
+        }
+        self.control.host.merge(&at, &json!({"status": status})).await.map(drop)
+    }
+}
