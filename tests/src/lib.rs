@@ -7,11 +7,16 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::Arc;
+use std::time::Duration;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use kubefed_apiserver::kinds;
 use kubefed_apiserver::server::{Config, Server};
-use kubefed_certs::{Authority, ServerFiles};
+use kubefed_certs::{Authority, ClientTls, ServerFiles};
+use kubefed_controllers::client::{Access, Client};
 use kubefed_storage::embedded;
+use serde_json::json;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -122,7 +127,7 @@ impl Cluster {
         };
         let cert = file(format!("{context}-{user}.crt"), &client.cert_pem);
         let key = file(format!("{context}-{user}.key"), &client.key_pem);
-        let config = serde_json::json!({
+        let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": context,
             "clusters": [{"name": context, "cluster": {"server": self.url(), "certificate-authority": self.ca_file()}}],
             "users": [{"name": user, "user": {"client-certificate": cert, "client-key": key}}],
@@ -208,4 +213,152 @@ pub fn guide(section: &str) -> String {
         file.unwrap_or_else(|| panic!("the guide has no manifest in {section}")),
     )
     .expect("readable")
+}
+
+/// How long a test waits for what is to happen. Long enough for a machine that is busy with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Waits until `check` gives something.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(
+    what: &str,
+    mut check: impl FnMut() -> F,
+) -> T {
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    loop {
+        if let Some(found) = check().await {
+            return found;
+        }
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "{what} did not happen within {PATIENCE:?}"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+impl Cluster {
+    /// A client with a certificate of this user and groups.
+    pub fn client(&self, user: &str, groups: &[&str]) -> Client {
+        let client = self.authority.issue_client(user, groups).expect("a certificate");
+        let identity = Some((client.cert_pem.into_bytes(), client.key_pem.into_bytes()));
+        let ca_pem = std::fs::read(self.ca_file()).expect("the CA");
+        let tls = ClientTls { ca_pem, identity, alpn: Vec::new() };
+        Client::new(Access { url: self.url(), tls, token: None }).expect("a client")
+    }
+
+    /// A client that may do everything.
+    pub fn admin(&self) -> Client {
+        self.client("admin", &["system:masters"])
+    }
+}
+
+/// A federation with members and a controller manager.
+pub struct Federation {
+    pub api: Cluster,
+    pub members: Vec<(String, Cluster)>,
+    managers: CancellationToken,
+}
+
+impl Drop for Federation {
+    fn drop(&mut self) {
+        self.managers.cancel();
+    }
+}
+
+/// A federation whose members have these names, joined and ready, with KubeFed's federated kinds.
+pub async fn a_federation_of(names: &[&str]) -> Federation {
+    let api = a_federation().await;
+    let admin = api.admin();
+    for mut config in kubefed_api::federatedtypeconfig::defaults() {
+        config["metadata"]["namespace"] = json!(NAMESPACE);
+        let path =
+            format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/federatedtypeconfigs");
+        admin.create(&path, &config).await.expect("a FederatedTypeConfig");
+    }
+    let mut members = Vec::new();
+    for name in names {
+        let member = a_member().await;
+        join(&api, name, &member.url(), &member).await;
+        members.push(((*name).to_owned(), member));
+    }
+    let federation = Federation { api, members, managers: CancellationToken::new() };
+    federation.start_manager();
+    for name in names {
+        federation.wait_ready(name).await;
+    }
+    federation
+}
+
+/// Joins a member under a name, reached at `url`.
+pub async fn join(api: &Cluster, name: &str, url: &str, member: &Cluster) {
+    let there = member.admin();
+    let namespace =
+        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
+    there.create("/api/v1/namespaces", &namespace).await.expect("a namespace");
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "kubefed"}});
+    there
+        .create(&format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts"), &account)
+        .await
+        .expect("an account");
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "kubefed"},
+        "roleRef": {"kind": "ClusterRole", "name": "cluster-admin"},
+        "subjects": [{"kind": "ServiceAccount", "name": "kubefed", "namespace": NAMESPACE}],
+    });
+    there
+        .create("/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", &binding)
+        .await
+        .expect("a binding");
+    let request =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/kubefed/token");
+    let token = there.create(&path, &request).await.expect("a token");
+    let token = token["status"]["token"].as_str().expect("a token").to_owned();
+
+    let here = api.admin();
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"token": token}});
+    here.create(&format!("/api/v1/namespaces/{NAMESPACE}/secrets"), &secret)
+        .await
+        .expect("a secret");
+    let ca = BASE64_STANDARD.encode(std::fs::read(member.ca_file()).expect("the CA"));
+    let cluster = json!({
+        "apiVersion": "core.kubefed.io/v1beta1", "kind": "KubeFedCluster",
+        "metadata": {"name": name, "labels": {"name": name}},
+        "spec": {"apiEndpoint": url, "caBundle": ca, "secretRef": {"name": name}},
+    });
+    let path = format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/kubefedclusters");
+    here.create(&path, &cluster).await.expect("a cluster");
+}
+
+impl Federation {
+    /// Starts a controller manager, in this process.
+    pub fn start_manager(&self) {
+        let client = self.api.client("system:kubefed-controller-manager", &[]);
+        tokio::spawn(kubefed_controllers::manager::run(
+            client,
+            NAMESPACE.into(),
+            self.managers.clone(),
+        ));
+    }
+
+    pub fn admin(&self) -> Client {
+        self.api.admin()
+    }
+
+    pub fn member(&self, name: &str) -> &Cluster {
+        &self.members.iter().find(|(known, _)| known == name).expect("a member of that name").1
+    }
+
+    /// Waits until the controllers call a cluster ready.
+    pub async fn wait_ready(&self, name: &str) {
+        let admin = self.admin();
+        let path =
+            format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/kubefedclusters/{name}");
+        eventually("the cluster is ready", async || {
+            let cluster = admin.get(&path).await.ok()?;
+            kubefed_api::kubefedcluster::is_ready(&cluster).then_some(())
+        })
+        .await;
+    }
 }
