@@ -58,7 +58,11 @@ fn validate_selector(object: &Value) -> Vec<field::Error> {
     let selector = match Selector::from_label_selector(&object["spec"]["selector"]) {
         Ok(selector) => selector,
         Err(problem) => {
-            return vec![field::Error::invalid(&path, object["spec"]["selector"].clone(), &problem)];
+            return vec![field::Error::invalid(
+                &path,
+                object["spec"]["selector"].clone(),
+                &problem,
+            )];
         }
     };
     if selector.is_everything() {
