@@ -1,1 +1,90 @@
-fn main() {}
+//! `kubefed`: runs a federation, joins clusters to it, checks it.
+
+use std::io::IsTerminal as _;
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+
+mod check;
+mod join;
+mod rest;
+mod up;
+
+/// Runs and manages a federation of Kubernetes clusters.
+#[derive(Parser)]
+#[command(name = "kubefed", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How much is told on standard error
+    #[arg(short = 'v', long = "v", global = true, default_value_t = 0)]
+    verbosity: u8,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a federation on this machine
+    Up(up::Options),
+    /// End the federation that runs in a directory
+    Down(up::DownOptions),
+    /// Join a cluster to the federation
+    Join(join::JoinOptions),
+    /// Take a cluster out of the federation
+    Unjoin(join::UnjoinOptions),
+    /// Say what is well and what is not
+    Check(check::Options),
+    /// Print the version
+    Version,
+    /// Print a completion script
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    kubefed_certs::install_crypto_provider();
+    let cli = Cli::parse();
+    let level = match cli.verbosity {
+        0 | 1 => "warn",
+        2..=3 => "info",
+        _ => "debug",
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(format!("kubefed={level}")))
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .init();
+    let outcome = match cli.command {
+        Command::Up(options) => up::up(options).await,
+        Command::Down(options) => up::down(&options).await,
+        Command::Join(options) => join::join(&options).await,
+        Command::Unjoin(options) => join::unjoin(&options).await,
+        Command::Check(options) => check::check(&options).await,
+        Command::Version => {
+            say(&format!("kubefed version: v{}", env!("CARGO_PKG_VERSION")));
+            Ok(())
+        }
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "kubefed", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            use std::io::Write as _;
+            let _nobody_reads = writeln!(std::io::stderr(), "error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A line on standard output. That nobody reads it is no error.
+fn say(line: &str) {
+    use std::io::Write as _;
+    let mut out = std::io::stdout();
+    let _nobody_reads = writeln!(out, "{line}").and_then(|()| out.flush());
+}

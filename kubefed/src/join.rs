@@ -1,0 +1,381 @@
+//! `join` and `unjoin`: a service account in the member for us, and a KubeFedCluster that says how to use it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use clap::Args;
+use kube::config::Kubeconfig;
+use kubefed_api::SYSTEM_NAMESPACE;
+use serde_json::{Value, json};
+
+use crate::rest::{self, Cluster, Error};
+
+/// How long the member's token controller may take.
+const TOKEN_WAIT: Duration = Duration::from_secs(30);
+const TOKEN_LOOK: Duration = Duration::from_millis(50);
+
+const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
+
+/// Flags that join and unjoin share.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HostOptions {
+    /// The kubeconfig
+    #[arg(long)]
+    pub(crate) kubeconfig: Option<PathBuf>,
+    /// The context of the federation; the current one if left out
+    #[arg(long)]
+    pub(crate) host_cluster_context: Option<String>,
+    /// The namespace of the control plane
+    #[arg(long, default_value = SYSTEM_NAMESPACE)]
+    pub(crate) kubefed_namespace: String,
+    /// The name of the host in generated names; its context's name if left out
+    #[arg(long)]
+    pub(crate) host_cluster_name: Option<String>,
+    /// The context of the cluster; its name if left out
+    #[arg(long)]
+    pub(crate) cluster_context: Option<String>,
+    /// Say what would be done and do nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Flags of `join`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct JoinOptions {
+    /// The name of the cluster in the federation
+    pub(crate) cluster_name: String,
+    #[command(flatten)]
+    pub(crate) host: HostOptions,
+    /// The name of the secret in the federation that keeps the token; a generated one if left out
+    #[arg(long)]
+    pub(crate) secret_name: Option<String>,
+    /// Refuse to join a cluster that was joined before
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub(crate) error_on_existing: bool,
+}
+
+/// Flags of `unjoin`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct UnjoinOptions {
+    /// The name of the cluster in the federation
+    cluster_name: String,
+    #[command(flatten)]
+    host: HostOptions,
+    /// Go on although the cluster cannot be reached
+    #[arg(long)]
+    force: bool,
+}
+
+/// Both ends of a join.
+struct Ends {
+    host: Cluster,
+    namespace: String,
+    config: Kubeconfig,
+    context: String,
+    /// The service account and all that is made for it.
+    account: String,
+}
+
+async fn ends(name: &str, options: &HostOptions, config: Kubeconfig) -> anyhow::Result<Ends> {
+    let host_context =
+        options.host_cluster_context.clone().or_else(|| config.current_context.clone());
+    let host_context = host_context
+        .context("the kubeconfig has no current context: give --host-cluster-context")?;
+    let host_name = options.host_cluster_name.clone().unwrap_or_else(|| host_context.clone());
+    if host_name.contains([':', '/']) {
+        bail!("{host_name:?} cannot be part of a name: give --host-cluster-name");
+    }
+    let host = Cluster::connect(&config, &host_context).await?;
+    let context = options.cluster_context.clone().unwrap_or_else(|| name.to_owned());
+    let account = format!("{name}-{host_name}");
+    Ok(Ends { host, namespace: options.kubefed_namespace.clone(), config, context, account })
+}
+
+/// Joins a cluster.
+pub(crate) async fn join(options: &JoinOptions) -> anyhow::Result<()> {
+    join_in(rest::kubeconfig(options.host.kubeconfig.as_deref())?, options).await
+}
+
+/// Joins a cluster of a kubeconfig that was read already.
+pub(crate) async fn join_in(config: Kubeconfig, options: &JoinOptions) -> anyhow::Result<()> {
+    let name = &options.cluster_name;
+    let ends = ends(name, &options.host, config).await?;
+    let namespace = &ends.namespace;
+    let config = ends
+        .host
+        .get(&format!(
+            "/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedconfigs/kubefed"
+        ))
+        .await;
+    let namespaced = match config {
+        Ok(config) => kubefed_api::kubefedconfig::is_namespaced(&config),
+        Err(error) if error.code == 404 => bail!(
+            "A KubeFedConfig named \"kubefed\" was not found in namespace {namespace:?}: is the federation running?"
+        ),
+        Err(error) => return Err(error).context("the federation"),
+    };
+    let member = Cluster::connect(&ends.config, &ends.context).await?;
+    let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
+    let joined = present(member.get(&format!("{accounts}/{}", ends.account)).await)
+        .with_context(|| format!("cluster {name}"))?;
+    if joined.is_some() && options.error_on_existing {
+        bail!(
+            "service account {namespace}/{} exists in cluster {name:?}: it was joined before (--error-on-existing=false takes it up)",
+            ends.account
+        );
+    }
+    if options.host.dry_run {
+        return Ok(());
+    }
+    tracing::info!(
+        "Creating service account {namespace}/{} and its rights in cluster {name:?}",
+        ends.account
+    );
+    create_rights(&member, &ends, namespaced).await.with_context(|| format!("cluster {name}"))?;
+    let (token, ca) = token(&member, &ends).await.with_context(|| format!("cluster {name}"))?;
+    tracing::info!("Registering cluster {name:?} with the federation");
+    register(&ends, options, &member, &token, ca).await.context("the federation")?;
+    Ok(())
+}
+
+/// `None` for what is not there.
+fn present(outcome: Result<Value, Error>) -> Result<Option<Value>, Error> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if error.code == 404 => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The objects in a member that give an account its rights: path of the collection, and object.
+fn rights(ends: &Ends, namespaced: bool) -> Vec<(String, Value)> {
+    let (namespace, account) = (&ends.namespace, &ends.account);
+    let api = "rbac.authorization.k8s.io/v1";
+    let subjects = json!([{"kind": "ServiceAccount", "name": account, "namespace": namespace}]);
+    let everything = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
+    let pair = |scope: &str, name: String, rules: Value| {
+        let plural = |kind: &str| match scope {
+            "Role" => format!("{RBAC}/namespaces/{namespace}/{kind}"),
+            _ => format!("{RBAC}/cluster{kind}"),
+        };
+        let reference =
+            json!({"apiGroup": "rbac.authorization.k8s.io", "kind": scope, "name": name});
+        [
+            (
+                plural("roles"),
+                json!({"apiVersion": api, "kind": scope, "metadata": {"name": name}, "rules": rules}),
+            ),
+            (
+                plural("rolebindings"),
+                json!({"apiVersion": api, "kind": format!("{scope}Binding"), "metadata": {"name": name}, "roleRef": reference, "subjects": subjects}),
+            ),
+        ]
+    };
+    let name = format!("kubefed-controller-manager:{account}");
+    if !namespaced {
+        let mut rules = everything;
+        rules
+            .as_array_mut()
+            .expect("a list")
+            .push(json!({"nonResourceURLs": ["*"], "verbs": ["get"]}));
+        return pair("ClusterRole", name, rules).into();
+    }
+    let health = format!("kubefed-controller-manager:{namespace}:healthcheck-{account}");
+    let health_rules = json!([
+        {"nonResourceURLs": ["/healthz", "/version"], "verbs": ["get"]},
+        {"apiGroups": [""], "resources": ["nodes"], "verbs": ["list"]},
+    ]);
+    pair("Role", name, everything)
+        .into_iter()
+        .chain(pair("ClusterRole", health, health_rules))
+        .collect()
+}
+
+async fn create_rights(member: &Cluster, ends: &Ends, namespaced: bool) -> Result<(), Error> {
+    let (namespace, account) = (&ends.namespace, &ends.account);
+    let mut objects = vec![
+        (
+            "/api/v1/namespaces".to_owned(),
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}),
+        ),
+        (
+            format!("/api/v1/namespaces/{namespace}/serviceaccounts"),
+            json!({
+                "apiVersion": "v1", "kind": "ServiceAccount",
+                "metadata": {"name": account, "annotations": {"kubernetes.io/enforce-mountable-secrets": "true"}},
+                "automountServiceAccountToken": false,
+            }),
+        ),
+        (
+            format!("/api/v1/namespaces/{namespace}/secrets"),
+            json!({
+                "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",
+                "metadata": {"name": account, "annotations": {"kubernetes.io/service-account.name": account}},
+            }),
+        ),
+    ];
+    objects.extend(rights(ends, namespaced));
+    for (path, object) in objects {
+        member
+            .apply(
+                &format!("{path}/{}", object["metadata"]["name"].as_str().unwrap_or("")),
+                &object,
+            )
+            .await?;
+    }
+    Ok(())
+}
+
+/// The token that the member's controller puts into the secret, and the member's CA beside it.
+async fn token(member: &Cluster, ends: &Ends) -> anyhow::Result<(String, Option<String>)> {
+    let path = format!("/api/v1/namespaces/{}/secrets/{}", ends.namespace, ends.account);
+    let deadline = tokio::time::Instant::now() + TOKEN_WAIT;
+    loop {
+        let secret = member.get(&path).await?;
+        if let Some(token) = secret["data"]["token"].as_str().filter(|token| !token.is_empty()) {
+            return Ok((token.to_owned(), secret["data"]["ca.crt"].as_str().map(str::to_owned)));
+        }
+        if tokio::time::Instant::now() >= deadline {
+            bail!(
+                "no token came into secret {}/{} within {TOKEN_WAIT:?}: does the cluster run the token controller?",
+                ends.namespace,
+                ends.account
+            );
+        }
+        tokio::time::sleep(TOKEN_LOOK).await;
+    }
+}
+
+/// Keeps the token in the federation, and says there how the member is reached.
+async fn register(
+    ends: &Ends,
+    options: &JoinOptions,
+    member: &Cluster,
+    token: &str,
+    ca: Option<String>,
+) -> anyhow::Result<()> {
+    let (namespace, name) = (&ends.namespace, &options.cluster_name);
+    let clusters = format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedclusters");
+    let known = present(ends.host.get(&format!("{clusters}/{name}")).await)?;
+    let known_secret = known
+        .as_ref()
+        .and_then(|known| known["spec"]["secretRef"]["name"].as_str())
+        .map(str::to_owned);
+    let secret = match options.secret_name.clone().or(known_secret) {
+        Some(secret) => {
+            let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": secret}, "data": {"token": token}});
+            ends.host
+                .apply(&format!("/api/v1/namespaces/{namespace}/secrets/{secret}"), &object)
+                .await?;
+            secret
+        }
+        None => {
+            let object = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"generateName": format!("{name}-")}, "data": {"token": token}});
+            let created = ends
+                .host
+                .create(&format!("/api/v1/namespaces/{namespace}/secrets"), &object)
+                .await?;
+            created["metadata"]["name"].as_str().context("the secret has no name")?.to_owned()
+        }
+    };
+    let entry = &member.entry;
+    let from_file = || {
+        entry
+            .certificate_authority
+            .as_ref()
+            .map(|path| std::fs::read(path).map(|pem| BASE64_STANDARD.encode(pem)))
+    };
+    let bundle = match (&entry.certificate_authority_data, from_file()) {
+        (Some(data), _) => Some(data.clone()),
+        (None, Some(read)) => {
+            Some(read.context("cannot read the certificate-authority of the kubeconfig")?)
+        }
+        (None, None) => ca,
+    };
+    let mut spec = json!({
+        "apiEndpoint": entry.server.clone().context("the kubeconfig has no server for the cluster")?,
+        "secretRef": {"name": secret},
+    });
+    if let Some(bundle) = bundle {
+        spec["caBundle"] = json!(bundle);
+    }
+    if entry.insecure_skip_tls_verify == Some(true) {
+        spec["disabledTLSValidations"] = json!(["*"]);
+    }
+    if let Some(proxy) = &entry.proxy_url {
+        spec["proxyURL"] = json!(proxy);
+    }
+    let object = json!({
+        "apiVersion": "core.kubefed.io/v1beta1", "kind": "KubeFedCluster",
+        "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+    });
+    match known {
+        Some(_) => {
+            ends.host.merge(&format!("{clusters}/{name}"), &json!({"spec": object["spec"]})).await?
+        }
+        None => ends.host.create(&clusters, &object).await?,
+    };
+    Ok(())
+}
+
+/// Takes a cluster out. What was propagated stays there.
+pub(crate) async fn unjoin(options: &UnjoinOptions) -> anyhow::Result<()> {
+    let name = &options.cluster_name;
+    let ends =
+        ends(name, &options.host, rest::kubeconfig(options.host.kubeconfig.as_deref())?).await?;
+    let namespace = &ends.namespace;
+    let path =
+        format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedclusters/{name}");
+    let cluster = ends.host.get(&path).await.context("the federation")?;
+    if options.host.dry_run {
+        return Ok(());
+    }
+    let cleaned = async {
+        let member = Cluster::connect(&ends.config, &ends.context).await?;
+        clean(&member, &ends).await?;
+        anyhow::Ok(())
+    };
+    if let Err(error) = cleaned.await {
+        let error = error.context(format!("cluster {name}"));
+        if !options.force {
+            return Err(error.context(
+                "nothing was taken out of the federation (--force does so all the same)",
+            ));
+        }
+        tracing::warn!("{error:#}");
+    }
+    if let Some(secret) = cluster["spec"]["secretRef"]["name"].as_str() {
+        ends.host.delete(&format!("/api/v1/namespaces/{namespace}/secrets/{secret}")).await?;
+    }
+    ends.host.delete(&path).await?;
+    Ok(())
+}
+
+async fn clean(member: &Cluster, ends: &Ends) -> anyhow::Result<()> {
+    let namespace = &ends.namespace;
+    // Bindings before roles; both scopes, whichever was used to join.
+    let mut objects = rights(ends, true);
+    objects.extend(rights(ends, false));
+    objects.reverse();
+    for (path, object) in objects {
+        member
+            .delete(&format!("{path}/{}", object["metadata"]["name"].as_str().unwrap_or("")))
+            .await?;
+    }
+    member
+        .delete(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/{}", ends.account))
+        .await?;
+    member.delete(&format!("/api/v1/namespaces/{namespace}/secrets/{}", ends.account)).await?;
+    let uid = |namespace: Result<Value, Error>| {
+        present(namespace).map(|found| found.map(|found| found["metadata"]["uid"].clone()))
+    };
+    let path = format!("/api/v1/namespaces/{namespace}");
+    let (here, there) = (uid(ends.host.get(&path).await)?, uid(member.get(&path).await)?);
+    if there.is_some() && here != there {
+        member.delete(&path).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,139 @@
+//! Requests to a cluster of a kubeconfig, with objects as trees.
+
+use anyhow::Context as _;
+use http::{Method, Request, header};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde_json::Value;
+
+/// A cluster, by a context of a kubeconfig.
+pub(crate) struct Cluster {
+    client: Client,
+    /// The cluster's entry in the kubeconfig.
+    pub(crate) entry: kube::config::Cluster,
+}
+
+/// Why a request failed: the code is 0 where the server was not reached.
+#[derive(Debug)]
+pub(crate) struct Error {
+    pub(crate) code: u16,
+    message: String,
+}
+
+impl std::fmt::Display for Error {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The kubeconfig at a path, else that of `KUBECONFIG` or the home directory.
+pub(crate) fn kubeconfig(path: Option<&std::path::Path>) -> anyhow::Result<Kubeconfig> {
+    match path {
+        Some(path) => Kubeconfig::read_from(path)
+            .with_context(|| format!("cannot read {} (--kubeconfig)", path.display())),
+        None => Kubeconfig::read()
+            .context("cannot read a kubeconfig: set KUBECONFIG or give --kubeconfig"),
+    }
+}
+
+impl Cluster {
+    pub(crate) async fn connect(config: &Kubeconfig, context: &str) -> anyhow::Result<Self> {
+        let named = config
+            .contexts
+            .iter()
+            .find(|known| known.name == context)
+            .and_then(|known| known.context.as_ref());
+        let named = named.with_context(|| {
+            let known: Vec<&str> =
+                config.contexts.iter().map(|context| context.name.as_str()).collect();
+            format!("the kubeconfig has no context {context:?}; it has: {}", known.join(", "))
+        })?;
+        let entry = config
+            .clusters
+            .iter()
+            .find(|known| known.name == named.cluster)
+            .and_then(|known| known.cluster.clone());
+        let entry =
+            entry.with_context(|| format!("the kubeconfig has no cluster {:?}", named.cluster))?;
+        let options =
+            KubeConfigOptions { context: Some(context.to_owned()), ..KubeConfigOptions::default() };
+        let config = Config::from_custom_kubeconfig(config.clone(), &options)
+            .await
+            .with_context(|| format!("context {context:?} can't be used"))?;
+        Ok(Cluster { client: Client::try_from(config)?, entry })
+    }
+
+    /// The text at a path.
+    pub(crate) async fn text(&self, path: &str) -> Result<String, Error> {
+        self.send(Method::GET, path, "", Vec::new()).await
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Result<Value, Error> {
+        self.call(Method::GET, path, "", None).await
+    }
+
+    pub(crate) async fn create(&self, path: &str, object: &Value) -> Result<Value, Error> {
+        self.call(Method::POST, path, "application/json", Some(object)).await
+    }
+
+    pub(crate) async fn merge(&self, path: &str, patch: &Value) -> Result<Value, Error> {
+        self.call(Method::PATCH, path, "application/merge-patch+json", Some(patch)).await
+    }
+
+    pub(crate) async fn apply(&self, path: &str, object: &Value) -> Result<Value, Error> {
+        let path = format!("{path}?fieldManager=kubefed&force=true");
+        self.call(Method::PATCH, &path, "application/apply-patch+yaml", Some(object)).await
+    }
+
+    /// Deletes; that it is gone already is fine.
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), Error> {
+        match self.call(Method::DELETE, path, "", None).await {
+            Err(error) if error.code != 404 => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Option<&Value>,
+    ) -> Result<Value, Error> {
+        let body = body.map(|body| body.to_string().into_bytes()).unwrap_or_default();
+        let text = self.send(method, path, content_type, body).await?;
+        serde_json::from_str(&text).map_err(|error| Error {
+            code: 0,
+            message: format!("{path}: the answer is no JSON: {error}"),
+        })
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        content_type: &str,
+        body: Vec<u8>,
+    ) -> Result<String, Error> {
+        let mut request = Request::builder().method(method).uri(path);
+        if !content_type.is_empty() {
+            request = request.header(header::CONTENT_TYPE, content_type);
+        }
+        let request =
+            request.body(body).map_err(|error| Error { code: 0, message: error.to_string() })?;
+        self.client.request_text(request).await.map_err(|error| match error {
+            kube::Error::Api(status) => {
+                let reason = Some(status.reason.as_str())
+                    .filter(|reason| !reason.is_empty())
+                    .unwrap_or("Unknown");
+                Error {
+                    code: status.code,
+                    message: format!("Error from server ({reason}): {}", status.message),
+                }
+            }
+            error => Error { code: 0, message: format!("the server cannot be reached: {error}") },
+        })
+    }
+}

@@ -1,0 +1,154 @@
+//! The processes of a federation: started, restarted when they crash, ended in order.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::process::{Child, Command};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::home::Home;
+
+/// The pause before a process that crashed is started anew; doubled while it goes on crashing.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// One that ran so long did not crash at its start.
+const SETTLED: Duration = Duration::from_secs(10);
+const LOOK: Duration = Duration::from_millis(10);
+
+/// A process to run.
+#[derive(Clone)]
+pub(super) struct Program {
+    /// The name of its log.
+    pub(super) name: String,
+    /// The binary beside ours.
+    pub(super) binary: &'static str,
+    pub(super) arguments: Vec<String>,
+}
+
+/// The processes, in the order in which they were started.
+#[derive(Default)]
+pub(super) struct Children {
+    running: Vec<Running>,
+}
+
+struct Running {
+    name: String,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Children {
+    /// Starts a process, and waits until it listens if it tells so in `dir`; returns where.
+    pub(super) async fn start(
+        &mut self,
+        program: Program,
+        home: &Home,
+        dir: Option<&Path>,
+        patience: Duration,
+    ) -> anyhow::Result<String> {
+        let endpoint = dir.map(|dir| dir.join("endpoint"));
+        if let Some(endpoint) = &endpoint {
+            let _was_there = std::fs::remove_file(endpoint);
+        }
+        let log = home.dir.join("logs").join(format!("{}.log", program.name));
+        let child = spawn(&program, &log)?;
+        let (stop, stopped) = oneshot::channel();
+        let failed = Arc::new(AtomicBool::new(false));
+        let task = tokio::spawn(supervise(
+            program.clone(),
+            log.clone(),
+            child,
+            stopped,
+            Arc::clone(&failed),
+        ));
+        self.running.push(Running { name: program.name.clone(), stop, task });
+        let Some(endpoint) = endpoint else { return Ok(String::new()) };
+        let deadline = Instant::now() + patience;
+        loop {
+            if let Ok(text) = std::fs::read_to_string(&endpoint) {
+                return Ok(text.trim().to_owned());
+            }
+            if failed.load(Ordering::Relaxed) || Instant::now() >= deadline {
+                bail!("{} did not start: {}", program.name, last_line(&log));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Ends every process, the last first; what is not gone within `patience` is killed.
+    pub(super) async fn end(self, patience: Duration) {
+        let deadline = Instant::now() + patience;
+        for running in self.running.into_iter().rev() {
+            let _gone_already = running.stop.send(());
+            if tokio::time::timeout_at(deadline, running.task).await.is_err() {
+                tracing::warn!("{} did not end in time", running.name);
+            }
+        }
+    }
+}
+
+/// Starts a process. Its standard input is a pipe from us: it ends when we do, however that comes.
+fn spawn(program: &Program, log: &PathBuf) -> anyhow::Result<Child> {
+    let binary = std::env::current_exe()?.with_file_name(program.binary);
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+    Command::new(&binary)
+        .args(&program.arguments)
+        .stdin(Stdio::piped())
+        .stdout(file.try_clone()?)
+        .stderr(file)
+        .kill_on_drop(true)
+        // A Ctrl-C at the terminal is for us; we end the others in order.
+        .process_group(0)
+        .spawn()
+        .with_context(|| format!("cannot start {}", binary.display()))
+}
+
+async fn supervise(
+    program: Program,
+    log: PathBuf,
+    mut child: Child,
+    mut stop: oneshot::Receiver<()>,
+    failed: Arc<AtomicBool>,
+) {
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let started = Instant::now();
+        // Held apart: waiting for the child would close it, and so end the child.
+        let stdin = child.stdin.take();
+        tokio::select! {
+            _ = &mut stop => {
+                drop(stdin);
+                let _ended = child.wait().await;
+                return;
+            }
+            status = child.wait() => {
+                let status = status.map_or_else(|error| error.to_string(), |status| status.to_string());
+                tracing::warn!("{} ended ({status}) and is started anew", program.name);
+                failed.store(true, Ordering::Relaxed);
+            }
+        }
+        if started.elapsed() > SETTLED {
+            pause = FIRST_PAUSE;
+        }
+        tokio::select! {
+            _ = &mut stop => return,
+            () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_PAUSE),
+        }
+        match spawn(&program, &log) {
+            Ok(again) => child = again,
+            Err(error) => tracing::error!("{error:#}"),
+        }
+    }
+}
+
+fn last_line(log: &Path) -> String {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+    format!("{line} ({})", log.display())
+}
