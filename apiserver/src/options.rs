@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 use kubefed_certs::ServerFiles;
-use kubefed_storage::{Store, embedded};
+use kubefed_storage::{Store, embedded, etcd};
 use tokio_util::sync::CancellationToken;
 
 use crate::kinds;
@@ -81,6 +81,18 @@ pub struct Options {
     /// The etcd servers, https://host:port, separated by commas
     #[arg(long, value_delimiter = ',')]
     pub etcd_servers: Vec<String>,
+    /// What the keys in etcd begin with
+    #[arg(long, default_value = "/kubefed")]
+    pub etcd_prefix: String,
+    /// PEM file of the authority of etcd's certificates
+    #[arg(long)]
+    pub etcd_cafile: Option<PathBuf>,
+    /// PEM file of the client certificate for etcd
+    #[arg(long)]
+    pub etcd_certfile: Option<PathBuf>,
+    /// PEM file of the key of that certificate
+    #[arg(long)]
+    pub etcd_keyfile: Option<PathBuf>,
     /// The namespace of the control plane: where FederatedTypeConfigs and clusters have effect
     #[arg(long, default_value = "kube-federation-system")]
     pub kubefed_namespace: String,
@@ -101,7 +113,14 @@ impl Options {
                 bail!("--etcd-servers must be given, or --storage-backend=embedded with --data-dir")
             }
             (StorageBackend::Etcd3, _) => {
-                bail!("--storage-backend=etcd3 is not built into this server yet")
+                let options = etcd::Options {
+                    prefix: self.etcd_prefix.trim_end_matches('/').to_owned(),
+                    ca: self.etcd_cafile.clone(),
+                    cert: self.etcd_certfile.clone(),
+                    key: self.etcd_keyfile.clone(),
+                    ..etcd::Options::new(&self.etcd_servers)
+                };
+                etcd::connect(options).await.context("cannot reach etcd (--etcd-servers)")?
             }
         };
         let mut kinds = kinds::control_plane();

@@ -239,7 +239,10 @@ impl Sync {
             match self.plan(&key).await {
                 Ok(()) => self.plans.done(&key),
                 Err(error) => {
-                    tracing::warn!(?key, %error, "a federated object cannot be planned now");
+                    // After a conflict the newer object is on its way to us.
+                    if !error.is_conflict() {
+                        tracing::warn!(?key, %error, "a federated object cannot be planned now");
+                    }
                     self.plans.failed(&key);
                 }
             }
@@ -326,8 +329,6 @@ impl Sync {
         }});
         match self.control.host.merge(&self.object_path(object), &patch).await {
             Err(error) if error.is_not_found() => Ok(()),
-            // A newer object is on its way to us.
-            Err(error) if error.is_conflict() => Err(error),
             outcome => outcome.map(drop),
         }
     }

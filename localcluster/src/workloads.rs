@@ -63,7 +63,9 @@ fn status(object: &Value, now: &str) -> Option<Value> {
         }),
         _ => return None,
     };
-    for condition in status["conditions"].as_array_mut().into_iter().flatten() {
+    for condition in
+        status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten()
+    {
         let known = object["status"]["conditions"]
             .as_array()
             .into_iter()
