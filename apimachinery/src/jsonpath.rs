@@ -82,7 +82,9 @@ impl Step {
                     let found = field.iter().try_fold(*item, |item, name| item.get(name));
                     found.is_some_and(|found| match found {
                         Value::String(text) => text == wanted,
-                        other => other.to_string() == *wanted,
+                        Value::Bool(value) => wanted == if *value { "true" } else { "false" },
+                        Value::Number(number) => number.to_string() == *wanted,
+                        _ => false,
                     })
                 })
                 .collect(),

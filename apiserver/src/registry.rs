@@ -106,7 +106,6 @@ impl Registry {
             let options = cacher::Options {
                 prefix: prefix.clone(),
                 selectable_fields: definition.selectable_fields.clone(),
-                ..cacher::Options::default()
             };
             Cacher::start(Arc::clone(&self.store), options, self.token.clone(), &self.tracker)
         });

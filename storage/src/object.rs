@@ -35,6 +35,9 @@ pub struct Object {
     metadata_at: (usize, usize),
 }
 
+/// Names and values.
+type Pairs = Box<[(Box<str>, Box<str>)]>;
+
 /// The fields of an object that the server looks at.
 #[derive(Clone, Debug, Default)]
 pub struct Index {
@@ -45,8 +48,8 @@ pub struct Index {
     pub has_finalizers: bool,
     /// The uids of the owners.
     pub owners: Box<[Box<str>]>,
-    labels: Box<[(Box<str>, Box<str>)]>,
-    fields: Box<[(Box<str>, Box<str>)]>,
+    labels: Pairs,
+    fields: Pairs,
 }
 
 impl Index {
@@ -219,7 +222,7 @@ impl Object {
 }
 
 /// The values of the selectable fields that are there.
-fn fields(text: &str, selectable: &[String]) -> serde_json::Result<Box<[(Box<str>, Box<str>)]>> {
+fn fields(text: &str, selectable: &[String]) -> serde_json::Result<Pairs> {
     if selectable.is_empty() {
         return Ok(Box::default());
     }

@@ -13,14 +13,14 @@ async fn with_the_guides_deployment() -> Federation {
     let admin = federation.admin();
     let namespace =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "test-namespace"}});
-    admin.create("/api/v1/namespaces", &namespace).await.unwrap();
+    admin.create("/api/v1/namespaces", &namespace).await.expect("created");
     let federated = json!({
         "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace",
         "metadata": {"name": "test-namespace", "namespace": "test-namespace"},
         "spec": {"template": {}, "placement": {"clusterSelector": {}}},
     });
     let path = "/apis/types.kubefed.io/v1beta1/namespaces/test-namespace/federatednamespaces";
-    admin.create(path, &federated).await.unwrap();
+    admin.create(path, &federated).await.expect("created");
     federation.api.kubectl().ok("apply -f -", &guide("4.2")).await;
     federation
 }
@@ -56,7 +56,7 @@ async fn the_guides_deployment_reaches_both_clusters_and_is_kept_there() {
     let admin = federation.admin();
     let path = format!("{FEDERATED}/test-deployment");
     let patch = json!({"spec": {"overrides": [{"clusterName": "cluster1", "clusterOverrides": [{"path": "/spec/replicas", "value": 5}]}]}});
-    admin.merge(&path, &patch).await.unwrap();
+    admin.merge(&path, &patch).await.expect("created");
     replicas(&federation, "cluster1", 5).await;
 
     // Drift is undone: a change, and a deletion.

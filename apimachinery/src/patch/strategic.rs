@@ -207,7 +207,7 @@ mod tests {
             apply(&mut patched, &patch, &schema()).unwrap();
             assert_eq!(patched["spec"]["containers"], wanted, "{patch}");
         }
-        let mut patched = object.clone();
+        let mut patched = object;
         apply(&mut patched, &json!({"metadata": {"finalizers": ["c/d"], "$deleteFromPrimitiveList/finalizers": ["a/b"]}, "spec": {"args": ["y"]}}), &schema()).unwrap();
         assert_eq!(patched["metadata"]["finalizers"], json!(["c/d"]));
         assert_eq!(patched["spec"]["args"], json!(["y"]));

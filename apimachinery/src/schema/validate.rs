@@ -66,9 +66,9 @@ pub(super) fn validate(
                 let text = format!("{path} in body should be greater than or equal to {min}");
                 errors.push(field::Error::invalid(path, value.clone(), text));
             }
-            let bound = node
-                .maximum
-                .or((node.format.as_deref() == Some("int32")).then_some(f64::from(i32::MAX)));
+            let bound = node.maximum.or_else(|| {
+                (node.format.as_deref() == Some("int32")).then_some(f64::from(i32::MAX))
+            });
             if let Some(max) = bound.filter(|&max| number > max) {
                 let text = format!("{path} in body should be less than or equal to {max}");
                 errors.push(field::Error::invalid(path, value.clone(), text));

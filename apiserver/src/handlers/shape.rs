@@ -143,7 +143,7 @@ fn list_head(
 pub(super) fn bytes_of(object: &Object, route: &Route) -> Bytes {
     let wanted = &route.version().group_version;
     if *wanted == route.resource.definition.storage {
-        return object.wire().clone();
+        return object.wire();
     }
     with_api_version(object, &wanted.to_string())
 }
@@ -162,7 +162,7 @@ fn with_api_version(object: &Object, api_version: &str) -> Bytes {
 pub(super) fn encoder(route: &Route) -> Box<crate::body::Encode> {
     let wanted = &route.version().group_version;
     if *wanted == route.resource.definition.storage {
-        return Box::new(|object| object.wire().clone());
+        return Box::new(|object| object.wire());
     }
     let api_version = wanted.to_string();
     Box::new(move |object| with_api_version(object, &api_version))

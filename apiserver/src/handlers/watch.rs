@@ -57,7 +57,7 @@ pub(super) async fn watch(call: &Call<'_>, route: &Route) -> Result<Response<Bod
             return Err(route.resource.read_error(cacher::Error::NotReady));
         }
         // Past this point a client expects errors inside the stream.
-        Err(error) => Source::Failed(watch_error(route, error)),
+        Err(error) => Source::Failed(Box::new(watch_error(route, error))),
     };
     let body = StreamBody::new(stream::unfold((source, frames), next));
     let mut response = Response::new(Body::new(body));
@@ -79,7 +79,7 @@ fn default_timeout(call: &Call<'_>) -> Duration {
 
 enum Source {
     Events(Box<Watcher>),
-    Failed(Status),
+    Failed(Box<Status>),
     Ended,
 }
 

@@ -200,9 +200,10 @@ fn status_of(live: &Value, new: &mut Value) -> Value {
 /// The generation counts changes of what a user wants: everything but metadata and, where it is a subresource, status.
 fn changes_generation(definition: &Definition, live: &Value, new: &Value) -> bool {
     let (Some(live), Some(new)) = (live.as_object(), new.as_object()) else { return false };
-    let counts = |field: &str| {
-        !matches!(field, "metadata" | "apiVersion" | "kind")
-            && !(field == "status" && definition.subresources.status)
+    let counts = |field: &str| match field {
+        "metadata" | "apiVersion" | "kind" => false,
+        "status" => !definition.subresources.status,
+        _ => true,
     };
     live.keys().chain(new.keys()).any(|field| counts(field) && live.get(field) != new.get(field))
 }

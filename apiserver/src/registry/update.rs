@@ -163,13 +163,13 @@ impl Write<'_> {
             resource.cacher.get(&key, At::Any).await.map_err(|error| resource.read_error(error))?;
         let (mut live, mut fresh) = match cached {
             Some(object) => (object, false),
-            None => (self.from_store(&key, name).await?, true),
+            None => (self.newest(&key, name).await?, true),
         };
         for _ in 0..UPDATE_ATTEMPTS {
             let step = self.step(&live, tracking, &build);
             let step = match step {
                 Err(_) if !fresh => {
-                    (live, fresh) = (self.from_store(&key, name).await?, true);
+                    (live, fresh) = (self.newest(&key, name).await?, true);
                     continue;
                 }
                 step => step?,
@@ -177,7 +177,7 @@ impl Write<'_> {
             let (op, value) = match step {
                 Step::Nothing if fresh => return Ok(live),
                 Step::Nothing => {
-                    let newest = self.from_store(&key, name).await?;
+                    let newest = self.newest(&key, name).await?;
                     if newest.revision == live.revision {
                         return Ok(live);
                     }
@@ -215,7 +215,7 @@ impl Write<'_> {
         Err(Status::modified(&self.route.group_resource(), name))
     }
 
-    async fn from_store(&self, key: &str, name: &str) -> Result<Arc<Object>, Status> {
+    async fn newest(&self, key: &str, name: &str) -> Result<Arc<Object>, Status> {
         self.route.resource.get_from_store(key, name).await
     }
 

@@ -206,13 +206,7 @@ mod tests {
             ),
             ("changed here", Some(&selected), Some(observed("gen:1")), Some(""), Action::Apply),
             ("deleted there", Some(&selected), None, Some("gen:1"), Action::Apply),
-            (
-                "being deleted there",
-                Some(&selected),
-                Some(going.clone()),
-                Some("gen:1"),
-                Action::Wait,
-            ),
+            ("being deleted there", Some(&selected), Some(going), Some("gen:1"), Action::Wait),
             (
                 "no longer selected",
                 Some(&elsewhere),

@@ -37,7 +37,7 @@ impl Sync {
             let Some(plan) = work.plan.clone() else { return Ok(()) };
             let mut outcomes = work.outcomes.clone();
             for name in work.pending.iter().filter(|name| plan.selected.contains(*name)) {
-                outcomes.entry(name.clone()).or_insert(ClusterStatus {
+                outcomes.entry(name.clone()).or_insert_with(|| ClusterStatus {
                     state: status::PENDING,
                     ..ClusterStatus::default()
                 });
