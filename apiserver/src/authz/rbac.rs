@@ -215,6 +215,8 @@ impl Rbac {
                 let (event, ..) =
                     select_all(watchers.iter_mut().map(|watcher| Box::pin(watcher.next()))).await;
                 if event.is_none() {
+                    // When the server ends, every watch does at once; whoever polls must get to see that.
+                    tokio::task::yield_now().await;
                     break;
                 }
             }
