@@ -10,6 +10,9 @@ use super::Error;
 const MAX_OPERATIONS: usize = 10_000;
 /// The bound of Kubernetes on what `copy` adds in one patch, bytes.
 const MAX_COPIED: usize = 3 * 1024 * 1024;
+/// How deep a patched object may nest. Each `add` and `copy` can put a value below the deepest one, and what walks an
+/// object walks it recursively: without a bound one patch could use up a thread's stack.
+const MAX_DEPTH: usize = 512;
 
 /// One operation.
 #[derive(Clone, Debug, Deserialize)]
@@ -73,7 +76,7 @@ pub fn apply_operations(object: &mut Value, operations: &[Operation]) -> Result<
                 }
             }
             other => {
-                return Err(Error::Malformed(format!(
+                return Err(Error::DoesNotFit(format!(
                     "unexpected kind of JSON patch operation: {other:?}"
                 )));
             }
@@ -91,7 +94,7 @@ pub fn pointer(text: &str) -> Result<Vec<String>, Error> {
         return Ok(Vec::new());
     }
     let rest = text.strip_prefix('/').ok_or_else(|| {
-        Error::Malformed(format!("JSON pointer {text:?} does not start with '/'"))
+        Error::DoesNotFit(format!("JSON pointer {text:?} does not start with '/'"))
     })?;
     Ok(rest.split('/').map(|part| part.replace("~1", "/").replace("~0", "~")).collect())
 }
@@ -126,13 +129,35 @@ fn parent<'a>(object: &'a mut Value, path: &[String]) -> Result<&'a mut Value, E
 fn index(part: &str, length: usize) -> Option<usize> {
     let index: i64 = part.parse().ok()?;
     if index < 0 {
-        length.checked_sub(usize::try_from(-index).ok()?)
+        length.checked_sub(usize::try_from(index.unsigned_abs()).ok()?)
     } else {
         usize::try_from(index).ok()
     }
 }
 
+/// Whether `value`, put at `path`, keeps the object within [`MAX_DEPTH`].
+fn fits(path: &[String], value: &Value) -> Result<(), Error> {
+    fn is_within(value: &Value, levels: usize) -> bool {
+        match value {
+            Value::Object(map) => {
+                levels > 0 && map.values().all(|value| is_within(value, levels - 1))
+            }
+            Value::Array(items) => {
+                levels > 0 && items.iter().all(|value| is_within(value, levels - 1))
+            }
+            _ => true,
+        }
+    }
+    match MAX_DEPTH.checked_sub(path.len()) {
+        Some(levels) if is_within(value, levels) => Ok(()),
+        _ => Err(Error::DoesNotFit(format!(
+            "the patched object nests deeper than {MAX_DEPTH} levels"
+        ))),
+    }
+}
+
 fn add(object: &mut Value, path: &[String], value: Value) -> Result<(), Error> {
+    fits(path, &value)?;
     let Some((last, above)) = path.split_last() else {
         *object = value;
         return Ok(());
@@ -147,7 +172,8 @@ fn add(object: &mut Value, path: &[String], value: Value) -> Result<(), Error> {
             Ok(())
         }
         Value::Array(items) => {
-            let at = index(last, items.len())
+            // Negative indices count from the end of the list as it will be: -1 appends.
+            let at = index(last, items.len() + 1)
                 .filter(|&at| at <= items.len())
                 .ok_or_else(|| missing(path))?;
             items.insert(at, value);
@@ -158,6 +184,7 @@ fn add(object: &mut Value, path: &[String], value: Value) -> Result<(), Error> {
 }
 
 fn replace(object: &mut Value, path: &[String], value: Value) -> Result<(), Error> {
+    fits(path, &value)?;
     let Some((last, above)) = path.split_last() else {
         *object = value;
         return Ok(());
@@ -196,6 +223,7 @@ fn remove(object: &mut Value, path: &[String]) -> Result<Value, Error> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -215,6 +243,28 @@ mod tests {
                 Some(("/list", json!([1, 9, 2, 3]))),
             ),
             (json!([{"op": "remove", "path": "/list/-1"}]), Some(("/list", json!([1, 2])))),
+            (
+                json!([{"op": "replace", "path": "/list/-3", "value": 9}]),
+                Some(("/list", json!([9, 2, 3]))),
+            ),
+            (json!([{"op": "replace", "path": "/list/-4", "value": 9}]), None),
+            (json!([{"op": "remove", "path": "/list/-9223372036854775808"}]), None),
+            (
+                json!([{"op": "add", "path": "/list/-1", "value": 9}]),
+                Some(("/list", json!([1, 2, 3, 9]))),
+            ),
+            (
+                json!([{"op": "add", "path": "/list/-4", "value": 9}]),
+                Some(("/list", json!([9, 1, 2, 3]))),
+            ),
+            (
+                json!([{"op": "add", "path": "/list/3", "value": 9}]),
+                Some(("/list", json!([1, 2, 3, 9]))),
+            ),
+            (json!([{"op": "add", "path": "/list/4", "value": 9}]), None),
+            (json!([{"op": "move", "from": "/a", "path": "/a/b"}]), None),
+            (json!([{"op": "test", "path": "/list/0/x", "value": 1}]), None),
+            (json!([{"op": "add", "path": "/a/b/c", "value": 1}]), None),
             (json!([{"op": "replace", "path": "/x~1y", "value": 2}]), Some(("/x~1y", json!(2)))),
             (json!([{"op": "move", "from": "/a/b", "path": "/c"}]), Some(("/c", json!(1)))),
             (
@@ -238,6 +288,74 @@ mod tests {
                 }
                 None => assert!(outcome.is_err(), "{patch}"),
             }
+        }
+    }
+
+    #[test]
+    fn a_patch_can_not_nest_an_object_without_bound() {
+        let deep = (0..100).fold(json!({}), |inner, _| json!({"a": inner}));
+        let below = |levels: usize| "/a".repeat(levels);
+        let add = |step: usize| json!({"op": "add", "path": below(100 * step), "value": deep});
+        let double = |step: usize| json!({"op": "copy", "from": "", "path": below(100 << step)});
+        let down =
+            |step: usize| json!({"op": "move", "from": "/b", "path": below(99 + 100 * step)});
+        for (patch, fits) in [
+            ((1..5).map(add).collect::<Value>(), true),
+            ((1..6).map(add).collect(), false),
+            ((0..2).map(double).collect(), true),
+            ((0..3).map(double).collect(), false),
+            (
+                (1..5)
+                    .flat_map(|n| [json!({"op": "add", "path": "/b", "value": deep}), down(n)])
+                    .collect(),
+                false,
+            ),
+        ] {
+            let mut object = deep.clone();
+            let outcome = apply(&mut object, patch.to_string().as_bytes());
+            assert_eq!(outcome.is_ok(), fits, "{outcome:?}");
+        }
+    }
+
+    fn json_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            (0..4i64).prop_map(Value::from),
+            "[a-c]".prop_map(Value::from)
+        ];
+        leaf.prop_recursive(3, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::Array),
+                prop::collection::btree_map("[a-c]", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    fn operation() -> impl Strategy<Value = Value> {
+        let op =
+            prop::sample::select(vec!["add", "remove", "replace", "move", "copy", "test", "x"]);
+        let path = || "(/([a-c]|-?[0-2]|-|~|~0|)){0,3}|[a-c]";
+        (op, path(), path(), json_value()).prop_map(
+            |(op, path, from, value)| json!({"op": op, "path": path, "from": from, "value": value}),
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn any_patch_is_applied_or_refused(object in json_value(), patch in prop::collection::vec(operation(), 0..6)) {
+            let mut patched = object;
+            let _ = apply(&mut patched, Value::Array(patch).to_string().as_bytes());
+        }
+
+        #[test]
+        fn what_was_added_to_an_object_can_be_removed_again(object in json_value(), value in json_value()) {
+            let object = json!({"old": object});
+            let mut patched = object.clone();
+            let patch = json!([{"op": "add", "path": "/new", "value": value}, {"op": "test", "path": "/new", "value": value}, {"op": "remove", "path": "/new"}]);
+            apply(&mut patched, patch.to_string().as_bytes()).unwrap();
+            prop_assert_eq!(patched, object);
         }
     }
 }

@@ -23,6 +23,7 @@ pub fn apply(target: &mut Value, patch: &Value) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -44,6 +45,28 @@ mod tests {
             let mut merged = target;
             apply(&mut merged, &patch);
             assert_eq!(merged, wanted);
+        }
+    }
+
+    fn json_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![Just(Value::Null), (0..4i64).prop_map(Value::from)];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::Array),
+                prop::collection::btree_map("[a-d]", inner, 0..4)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn a_patch_changes_nothing_the_second_time(target in json_value(), patch in json_value()) {
+            let mut once = target;
+            apply(&mut once, &patch);
+            let mut twice = once.clone();
+            apply(&mut twice, &patch);
+            prop_assert_eq!(twice, once);
         }
     }
 }
