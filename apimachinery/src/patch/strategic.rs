@@ -13,7 +13,7 @@ const ORDER: &str = "$setElementOrder/";
 /// Merges `patch` into `target`.
 ///
 /// # Errors
-/// If a directive is not one, or an element lacks the key that its list merges by.
+/// If a directive is not one, or an element lacks the key that its list merges by. The target may be half changed then.
 pub fn apply(target: &mut Value, patch: &Value, schema: &Schema) -> Result<(), Error> {
     object(target, patch, Some(schema.root()))
 }
@@ -23,47 +23,92 @@ fn object(target: &mut Value, patch: &Value, schema: Option<Ref<'_>>) -> Result<
         *target = patch.clone();
         return Ok(());
     };
-    match patch.get(DIRECTIVE).and_then(Value::as_str) {
-        None | Some("merge") => {}
-        Some("replace") => {
-            *target = Value::Object(without_directives(patch));
-            return Ok(());
-        }
-        Some("delete") => {
-            *target = Value::Object(Map::new());
-            return Ok(());
-        }
-        Some(other) => return Err(Error::Malformed(format!("Unknown patch type: {other}"))),
+    match patch.get(DIRECTIVE) {
+        None => {}
+        Some(directive) => match directive.as_str() {
+            Some("merge") => {}
+            Some("replace") => {
+                *target = Value::Object(without_directives(patch));
+                return Ok(());
+            }
+            Some("delete") => {
+                *target = Value::Object(Map::new());
+                return Ok(());
+            }
+            _ => return Err(unknown_directive(directive)),
+        },
     }
     if !target.is_object() {
         *target = Value::Object(Map::new());
     }
     let Value::Object(target) = target else { return Ok(()) };
     if let Some(retained) = patch.get(RETAIN_KEYS) {
-        let retained = retained
-            .as_array()
-            .ok_or_else(|| Error::Malformed(format!("{RETAIN_KEYS} is not a list")))?;
-        target.retain(|name, _| retained.iter().any(|kept| kept == name));
+        retain_keys(target, patch, retained)?;
+    }
+    // The order of a merged list is settled against what was there before.
+    let mut orders = Vec::new();
+    for (name, order) in patch {
+        if let Some(list) = name.strip_prefix(ORDER) {
+            let order = order
+                .as_array()
+                .ok_or_else(|| malformed("invalid patch format of setElementOrder list"))?;
+            let before = target.get(list).and_then(Value::as_array).cloned().unwrap_or_default();
+            orders.push((list, order, before));
+        }
     }
     for (name, value) in patch {
         if let Some(list) = name.strip_prefix(DELETE_FROM) {
-            if let (Some(items), Some(gone)) =
-                (target.get_mut(list).and_then(Value::as_array_mut), value.as_array())
-            {
+            let gone = value
+                .as_array()
+                .ok_or_else(|| malformed("invalid patch format of primitive list"))?;
+            if let Some(items) = target.get_mut(list).and_then(Value::as_array_mut) {
                 items.retain(|item| !gone.contains(item));
             }
-        } else if !name.starts_with('$') {
+        } else if !is_directive(name) {
             field(target, name, value, schema.and_then(|schema| schema.child(name)))?;
         }
     }
-    for (name, order) in patch {
-        if let (Some(list), Some(order)) = (name.strip_prefix(ORDER), order.as_array())
-            && let Some(items) = target.get_mut(list).and_then(Value::as_array_mut)
-        {
-            let key = schema.and_then(|schema| schema.child(list)).and_then(Ref::merge_key);
-            reorder(items, order, key);
+    for (list, order, before) in orders {
+        let key = schema.and_then(|schema| schema.child(list)).and_then(Ref::merge_key);
+        let patched = patch.get(list).and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+        if !follows(patched, order, key) {
+            return Err(malformed(format!(
+                "The order in patch list:\n{}\n doesn't match {ORDER}{list} list:\n{}\n",
+                Value::from(patched),
+                Value::from(order.as_slice()),
+            )));
+        }
+        if let Some(items) = target.get_mut(list).and_then(Value::as_array_mut) {
+            *items = ordered(std::mem::take(items), order, &before, key);
         }
     }
+    Ok(())
+}
+
+/// Whether `name` says how to merge instead of what.
+fn is_directive(name: &str) -> bool {
+    name == DIRECTIVE
+        || name == RETAIN_KEYS
+        || name.starts_with(DELETE_FROM)
+        || name.starts_with(ORDER)
+}
+
+/// Takes all fields out of `target` but the retained ones, which are all that the patch may set.
+fn retain_keys(
+    target: &mut Map<String, Value>,
+    patch: &Map<String, Value>,
+    retained: &Value,
+) -> Result<(), Error> {
+    let invalid = || malformed("invalid patch format of retainKeys");
+    let retained = retained.as_array().ok_or_else(invalid)?;
+    let is_retained = |name: &str| retained.iter().any(|kept| kept == name);
+    if patch
+        .iter()
+        .any(|(name, value)| !value.is_null() && !is_directive(name) && !is_retained(name))
+    {
+        return Err(invalid());
+    }
+    target.retain(|name, _| is_retained(name));
     Ok(())
 }
 
@@ -116,20 +161,27 @@ fn list(target: &mut Value, patch: &[Value], schema: Ref<'_>) -> Result<(), Erro
         }
         return Ok(());
     };
-    if patch.iter().any(|item| item[DIRECTIVE] == "replace") {
-        *items = patch.iter().filter(|item| item[DIRECTIVE] != "replace").cloned().collect();
-        return Ok(());
+    let (special, plain): (Vec<&Value>, Vec<&Value>) =
+        patch.iter().partition(|item| item.get(DIRECTIVE).is_some_and(|what| what != "merge"));
+    let mut replaced = false;
+    for item in special {
+        match item[DIRECTIVE].as_str() {
+            Some("replace") => replaced = true,
+            Some("delete") => {
+                let id = id_of(item, key)?;
+                items.retain(|known| known.get(key) != Some(id));
+            }
+            _ => return Err(unknown_directive(&item[DIRECTIVE])),
+        }
     }
-    for item in patch {
-        let id = item.get(key).ok_or_else(|| {
-            Error::Malformed(format!("map: {item} does not contain declared merge key: {key}"))
-        })?;
-        let at = items.iter().position(|known| known.get(key) == Some(id));
-        match (item[DIRECTIVE].as_str(), at) {
-            (Some("delete"), Some(_)) => items.retain(|known| known.get(key) != Some(id)),
-            (Some("delete"), None) => {}
-            (_, Some(at)) => object(&mut items[at], item, schema.items())?,
-            (_, None) => {
+    if replaced {
+        items.clear();
+    }
+    for item in plain {
+        let id = id_of(item, key)?;
+        match items.iter_mut().find(|known| known.get(key) == Some(id)) {
+            Some(known) => object(known, item, schema.items())?,
+            None => {
                 let mut new = Value::Object(Map::new());
                 object(&mut new, item, schema.items())?;
                 items.push(new);
@@ -139,81 +191,70 @@ fn list(target: &mut Value, patch: &[Value], schema: Ref<'_>) -> Result<(), Erro
     Ok(())
 }
 
-/// Puts the named elements into the given order; the others keep their places before them.
-fn reorder(items: &mut [Value], order: &[Value], key: Option<&str>) {
-    let rank = |item: &Value| {
-        order.iter().position(|wanted| match key {
-            Some(key) => wanted.get(key) == item.get(key),
-            None => wanted == item,
-        })
-    };
-    items.sort_by_key(|item| rank(item).map_or(0, |rank| rank + 1));
+fn id_of<'a>(item: &'a Value, key: &str) -> Result<&'a Value, Error> {
+    item.get(key)
+        .ok_or_else(|| malformed(format!("map: {item} does not contain declared merge key: {key}")))
+}
+
+/// Where `item` is in `list`, by its key if it has one.
+fn position(list: &[Value], item: &Value, key: Option<&str>) -> Option<usize> {
+    list.iter().position(|other| match key {
+        Some(key) => other.get(key) == item.get(key),
+        None => other == item,
+    })
+}
+
+/// Whether the elements of a patch are in the order that the patch asks for.
+fn follows(patch: &[Value], order: &[Value], key: Option<&str>) -> bool {
+    let mut places = patch
+        .iter()
+        .filter(|item| item.get(DIRECTIVE).is_none())
+        .map(|item| position(order, item, key));
+    places.try_fold(0, |last, place| place.filter(|&place| place >= last)).is_some()
+}
+
+/// Puts the elements that `order` names into that order. The others keep theirs, each before the first named element
+/// that it was before in the list as it was.
+fn ordered(items: Vec<Value>, order: &[Value], before: &[Value], key: Option<&str>) -> Vec<Value> {
+    type Ranked = Vec<(Option<usize>, Value)>;
+    let (mut named, mut others): (Ranked, Ranked) = items
+        .into_iter()
+        .map(|item| (position(order, &item, key), item))
+        .partition(|(rank, _)| rank.is_some());
+    named.sort_by_key(|(rank, _)| *rank);
+    for (rank, item) in named.iter_mut().chain(&mut others) {
+        *rank = position(before, item, key);
+    }
+    others.sort_by_key(|(rank, _)| rank.unwrap_or(usize::MAX));
+    let mut others = others.into_iter().peekable();
+    let mut result = Vec::new();
+    for (rank, item) in named {
+        while let Some((_, other)) =
+            others.next_if(|(other, _)| matches!((other, rank), (Some(o), Some(r)) if *o < r))
+        {
+            result.push(other);
+        }
+        result.push(item);
+    }
+    result.extend(others.map(|(_, other)| other));
+    result
+}
+
+fn malformed(text: impl Into<String>) -> Error {
+    Error::Malformed(text.into())
+}
+
+fn unknown_directive(directive: &Value) -> Error {
+    malformed(format!("unknown patch type: {directive}"))
 }
 
 fn without_directives(patch: &Map<String, Value>) -> Map<String, Value> {
     patch
         .iter()
-        .filter(|(name, _)| !name.starts_with('$'))
+        .filter(|(name, _)| !is_directive(name))
         .map(|(name, value)| (name.clone(), value.clone()))
         .collect()
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use serde_json::json;
-
-    use super::*;
-    use crate::schema::Schemas;
-
-    fn schema() -> Schema {
-        let document = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
-            "containers": {
-                "type": "array", "x-kubernetes-patch-merge-key": "name", "x-kubernetes-patch-strategy": "merge",
-                "items": {"type": "object", "properties": {"name": {"type": "string"}, "image": {"type": "string"}}},
-            },
-            "args": {"type": "array", "items": {"type": "string"}},
-        }}}});
-        Schemas::new(BTreeMap::from([("Pod".to_owned(), document)])).get("Pod").unwrap()
-    }
-
-    #[test]
-    fn lists_merge_by_their_key() {
-        let object = json!({"metadata": {"finalizers": ["a/b"]}, "spec": {"containers": [{"name": "a", "image": "1"}, {"name": "b", "image": "1"}], "args": ["x"]}});
-        for (patch, wanted) in [
-            (
-                json!({"spec": {"containers": [{"name": "b", "image": "2"}, {"name": "c"}]}}),
-                json!([{"name": "a", "image": "1"}, {"name": "b", "image": "2"}, {"name": "c"}]),
-            ),
-            (
-                json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}),
-                json!([{"name": "b", "image": "1"}]),
-            ),
-            (
-                json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "z"}]}}),
-                json!([{"name": "z"}]),
-            ),
-            (
-                json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}]}}),
-                json!([{"name": "b", "image": "1"}, {"name": "a", "image": "1"}]),
-            ),
-            (
-                json!({"spec": {"containers": [{"name": "a", "$retainKeys": ["name"]}]}}),
-                json!([{"name": "a"}, {"name": "b", "image": "1"}]),
-            ),
-        ] {
-            let mut patched = object.clone();
-            apply(&mut patched, &patch, &schema()).unwrap();
-            assert_eq!(patched["spec"]["containers"], wanted, "{patch}");
-        }
-        let mut patched = object;
-        apply(&mut patched, &json!({"metadata": {"finalizers": ["c/d"], "$deleteFromPrimitiveList/finalizers": ["a/b"]}, "spec": {"args": ["y"]}}), &schema()).unwrap();
-        assert_eq!(patched["metadata"]["finalizers"], json!(["c/d"]));
-        assert_eq!(patched["spec"]["args"], json!(["y"]));
-        assert!(
-            apply(&mut patched, &json!({"spec": {"containers": [{"image": "x"}]}}), &schema())
-                .is_err()
-        );
-    }
-}
+mod tests;
