@@ -3,7 +3,7 @@
 //! [`apply()`] merges a manager's configuration into the live object; [`update`] records what any other write changed.
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::schema::Schema;
 use crate::status::{Cause, Status};
@@ -67,8 +67,8 @@ pub fn update(live: Option<&Value>, new: &mut Value, manager: &Manager, schema: 
 /// The object that comes of applying `config` to `live`, with its `managedFields`.
 ///
 /// # Errors
-/// 409 with every conflict, unless `force` takes the fields over; 500 with the path for a configuration that the schema
-/// does not know, as Kubernetes answers it.
+/// 409 with every conflict, unless `force` takes the fields over; 400 with the paths for a configuration that the schema
+/// does not know. (Kubernetes answers that with a 500, as if the fault were its own.)
 pub fn apply(
     live: Option<&Value>,
     config: &Value,
@@ -77,19 +77,25 @@ pub fn apply(
     force: bool,
 ) -> Result<Value, Status> {
     check(schema, config)?;
+    // A null says that nothing is set: it is not owned and does not get into the object.
+    let mut pruned = config.clone();
+    schema.prune(&mut pruned);
     let nothing = json!({"apiVersion": config["apiVersion"], "kind": config["kind"]});
     let live = live.unwrap_or(&nothing);
     let mut managers = Managers::of(live);
     if managers.is_empty() && !meta::uid(live).is_empty() {
         managers.before_first_apply(manager, set::of(schema, live));
     }
-    let applied = set::of(schema, config);
+    let applied = set::of(schema, &pruned);
     let last = managers.fields(manager).unwrap_or_default();
     let others = managers.others(manager);
 
-    let mut object = merge::merge(schema.root(), live, config);
-    let gone = last.with_named_fields().difference(&applied.with_named_fields());
-    merge::prune(schema.root(), &mut object, &gone, &others);
+    let mut object = merge::merge(schema.root(), live, &pruned);
+    let named = |set: &FieldSet| set.with_named_fields(Some(schema.root()));
+    let gone = named(&last).difference(&named(&applied));
+    if !gone.is_empty() {
+        merge::prune(schema.root(), &mut object, &gone, &others);
+    }
 
     let difference = compare::compare(schema, live, &object);
     let changed = difference.modified.union(&difference.added);
@@ -107,56 +113,58 @@ pub fn apply(
 }
 
 /// Whether two versions of an object are the same but for the times in their `managedFields`, so that there is
-/// nothing to write.
+/// nothing to write. The `resourceVersion` is no part of an object's state.
 pub fn equal_but_for_times(a: &Value, b: &Value) -> bool {
-    let (Some(a), Some(b)) = (a.as_object(), b.as_object()) else { return a == b };
-    let rest = |map: &serde_json::Map<String, Value>| {
-        map.len() - usize::from(map.contains_key("metadata"))
+    let same_entry = |a: &Value, b: &Value| same_but_for(a, b, "time", &|_, _| true);
+    let same_entries = |a: &Value, b: &Value| match (a.as_array(), b.as_array()) {
+        (Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same_entry(a, b)),
+        _ => a == b,
     };
-    if rest(a) != rest(b)
-        || a.iter().any(|(name, value)| name != "metadata" && b.get(name) != Some(value))
-    {
-        return false;
-    }
-    let empty = serde_json::Map::new();
-    let metadata = |map: &'_ serde_json::Map<String, Value>| {
-        map.get("metadata").and_then(Value::as_object).cloned()
+    let same_metadata = |a: &Value, b: &Value| {
+        same_but_for(a, b, "managedFields", &|a, b| match (a, b) {
+            (Some(a), Some(b)) => same_entries(a, b),
+            _ => a == b,
+        })
     };
-    let (mut a, mut b) =
-        (metadata(a).unwrap_or_else(|| empty.clone()), metadata(b).unwrap_or(empty));
-    for metadata in [&mut a, &mut b] {
-        for entry in
-            metadata.get_mut("managedFields").and_then(Value::as_array_mut).into_iter().flatten()
-        {
-            entry["time"] = Value::Null;
-        }
-        metadata.remove("resourceVersion");
-    }
-    a == b
+    same_but_for(a, b, "metadata", &|a, b| match (a, b) {
+        (Some(a), Some(b)) => same_metadata(a, b),
+        _ => a == b,
+    })
+}
+
+/// Whether two objects have the same fields, where `special` is compared by `same` and `resourceVersion` not at all.
+fn same_but_for(
+    a: &Value,
+    b: &Value,
+    special: &str,
+    same: &dyn Fn(Option<&Value>, Option<&Value>) -> bool,
+) -> bool {
+    let (Value::Object(a), Value::Object(b)) = (a, b) else { return a == b };
+    let rest = |map: &'_ Map<String, Value>| {
+        map.keys().filter(|name| *name != special && *name != "resourceVersion").count()
+    };
+    rest(a) == rest(b)
+        && same(a.get(special), b.get(special))
+        && a.iter().all(|(name, value)| {
+            name == special || name == "resourceVersion" || b.get(name) == Some(value)
+        })
 }
 
 /// A configuration has only fields that the schema knows, and list elements that can be told apart.
 fn check(schema: &Schema, config: &Value) -> Result<(), Status> {
-    let unknown = schema.prune(&mut config.clone());
-    let problem = match unknown.first() {
-        Some(path) => Some(format!(".{path}: field not declared in schema")),
-        None => set::problem(schema, config),
+    let problems = set::problems(schema, config);
+    let problem = match problems.as_slice() {
+        [] => return Ok(()),
+        [problem] => problem.clone(),
+        several => format!("errors:\n  {}", several.join("\n  ")),
     };
-    match problem {
-        None => Ok(()),
-        Some(problem) => {
-            let (namespace, name) = (meta::namespace(config), meta::name(config));
-            let place =
-                if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
-            let (version, kind) = (
-                config["apiVersion"].as_str().unwrap_or(""),
-                config["kind"].as_str().unwrap_or(""),
-            );
-            Err(Status::bad_request(format!(
-                "failed to create typed patch object ({place}; {version}, Kind={kind}): {problem}"
-            )))
-        }
-    }
+    let (namespace, name) = (meta::namespace(config), meta::name(config));
+    let place = if namespace.is_empty() { name.to_owned() } else { format!("{namespace}/{name}") };
+    let text = |field: &str| config[field].as_str().unwrap_or("");
+    let (version, kind) = (text("apiVersion"), text("kind"));
+    Err(Status::bad_request(format!(
+        "failed to create typed patch object ({place}; {version}, Kind={kind}): {problem}"
+    )))
 }
 
 /// One conflict: a manager and the fields of its that would change.
@@ -220,5 +228,7 @@ fn stamp(time: Timestamp) -> String {
     time::rfc3339(time)
 }
 
+#[cfg(test)]
+mod laws;
 #[cfg(test)]
 mod tests;

@@ -138,28 +138,34 @@ impl Managers {
         }
     }
 
-    /// Puts the oldest updating managers together when there are too many.
+    /// Puts the oldest updating managers together when there are too many, those of each version by themselves.
     pub(super) fn cap(&mut self) {
-        loop {
-            let mut updaters: Vec<usize> = (0..self.entries.len())
-                .filter(|&at| self.entries[at].operation == Operation::Update)
-                .collect();
-            if updaters.len() <= MAX_UPDATERS {
-                return;
-            }
-            updaters.sort_by_key(|&at| {
-                let entry = &self.entries[at];
-                (entry.name != ANCIENT, entry.time.clone(), entry.name.clone())
-            });
-            let (into, from) = (updaters[0], updaters[1]);
-            let fields = self.entries[into].fields.union(&self.entries[from].fields);
-            let time = self.entries[from].time.clone();
-            let target = &mut self.entries[into];
-            target.fields = fields;
-            target.time = time;
-            target.name = ANCIENT.into();
-            self.entries.remove(from);
+        let (mut updaters, rest): (Vec<Entry>, Vec<Entry>) = std::mem::take(&mut self.entries)
+            .into_iter()
+            .partition(|entry| entry.operation == Operation::Update);
+        let mut excess = updaters.len().saturating_sub(MAX_UPDATERS);
+        if excess > 0 {
+            // What was put together before is the oldest, whatever the second says.
+            let age =
+                |entry: &Entry| (entry.name != ANCIENT, entry.time.clone(), entry.name.clone());
+            updaters.sort_by_cached_key(age);
         }
+        let mut kept: Vec<Entry> = Vec::with_capacity(updaters.len());
+        for entry in updaters {
+            let same = |known: &&mut Entry| known.api_version == entry.api_version;
+            match kept.iter_mut().find(same).filter(|_| excess > 0) {
+                Some(ancient) => {
+                    ancient.fields = ancient.fields.union(&entry.fields);
+                    ancient.name = ANCIENT.into();
+                    ancient.subresource = String::new();
+                    ancient.time = entry.time;
+                    excess -= 1;
+                }
+                None => kept.push(entry),
+            }
+        }
+        self.entries = rest;
+        self.entries.append(&mut kept);
     }
 }
 

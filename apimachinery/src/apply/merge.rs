@@ -1,8 +1,10 @@
 //! Merging a configuration into an object, and taking out what it no longer names.
 
-use serde_json::{Map, Value};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::set::{FieldSet, Step, is_atomic, step_of};
+use serde_json::Value;
+
+use super::set::{FieldSet, Step, is_atomic, is_named, step_of};
 use crate::schema::{ListKind, Ref};
 
 /// `live` with `config` on top.
@@ -24,101 +26,85 @@ fn merge_at(schema: Option<Ref<'_>>, live: &Value, config: &Value) -> Value {
             }
             Value::Object(merged)
         }
-        (Value::Array(live), Value::Array(config))
-            if schema.is_some_and(|schema| schema.list_kind() != ListKind::Atomic) =>
-        {
-            merge_lists(schema, live, config)
-        }
+        (Value::Array(live), Value::Array(config)) => match schema {
+            Some(list) if list.list_kind() != ListKind::Atomic => merge_lists(list, live, config),
+            _ => Value::from(config.as_slice()),
+        },
         _ => config.clone(),
     }
 }
 
 /// Elements of both lists once each. What both have is in the order of the configuration; what only the live list has
 /// stays before what followed it there.
-fn merge_lists(schema: Option<Ref<'_>>, live: &[Value], config: &[Value]) -> Value {
-    let steps = |items: &[Value]| -> Vec<Option<Step>> {
-        items.iter().map(|item| step_of(schema, item)).collect()
+fn merge_lists(list: Ref<'_>, live: &[Value], config: &[Value]) -> Value {
+    let steps = |items: &[Value]| -> Option<Vec<Step>> {
+        items.iter().map(|item| step_of(Some(list), item)).collect()
     };
-    let (live_steps, config_steps) = (steps(live), steps(config));
-    let child = schema.and_then(Ref::items);
-    let in_live = |step: &Option<Step>| live_steps.iter().position(|known| known == step);
-    let mut merged = Vec::new();
-    let mut rest = live_steps.iter().zip(live).peekable();
-    for (step, item) in config_steps.iter().zip(config) {
-        let known = in_live(step);
-        while let Some((live_step, live_item)) = rest.peek() {
-            if config_steps.contains(live_step) {
-                // Shared: it comes at its place in the configuration.
-                if known.is_some() && *live_step == step {
-                    rest.next();
-                }
-                break;
+    let (Some(live_steps), Some(config_steps)) = (steps(live), steps(config)) else {
+        // Elements that can't be told apart can't be merged.
+        return Value::from(config);
+    };
+    let mut live_by_step: BTreeMap<&Step, &Value> = BTreeMap::new();
+    for (step, item) in live_steps.iter().zip(live) {
+        live_by_step.entry(step).or_insert(item);
+    }
+    let in_config: BTreeSet<&Step> = config_steps.iter().collect();
+    let mut shared = config_steps.iter().filter(|step| live_by_step.contains_key(step)).peekable();
+    let mut left = live_steps.iter().zip(live).peekable();
+    let mut right = config_steps.iter().zip(config).peekable();
+    let mut merged = Vec::with_capacity(live.len() + config.len());
+    loop {
+        match left.peek().copied() {
+            Some((step, item)) if !in_config.contains(step) => {
+                merged.push(item.clone());
+                left.next();
+                continue;
             }
-            merged.push((*live_item).clone());
-            rest.next();
+            // Shared, but its turn was before or comes later: it goes where the configuration has it.
+            Some((step, _)) if shared.peek() != Some(&step) => {
+                left.next();
+                continue;
+            }
+            _ => {}
         }
-        merged.push(match known {
-            Some(at) => merge_at(child, &live[at], item),
+        let Some((step, item)) = right.next() else { break };
+        merged.push(match live_by_step.get(step) {
+            Some(live) => merge_at(list.items(), live, item),
             None => item.clone(),
         });
-        while rest.peek().is_some_and(|(live_step, _)| {
-            config_steps
-                .iter()
-                .position(|s| s == *live_step)
-                .is_some_and(|at| config_steps.iter().position(|s| s == step) >= Some(at))
-        }) {
-            rest.next();
-        }
+        shared.next_if_eq(&step);
     }
-    merged.extend(
-        rest.filter(|(step, _)| !config_steps.contains(step)).map(|(_, item)| item.clone()),
-    );
     Value::Array(merged)
 }
 
-/// Takes the fields in `gone` out of the object, but for those that another manager owns or owns something below.
+/// Takes the fields in `gone` out of the object, but for those that another manager owns. A named field stays too if
+/// another manager owns something below it; an element or a key goes with all that is in it.
 pub(super) fn prune(schema: Ref<'_>, object: &mut Value, gone: &FieldSet, others: &FieldSet) {
     prune_at(Some(schema), object, gone, others);
 }
 
 fn prune_at(schema: Option<Ref<'_>>, value: &mut Value, gone: &FieldSet, others: &FieldSet) {
-    let is_owned =
-        |step: &Step| others.members.contains(step) || others.children.contains_key(step);
     let nothing = FieldSet::default();
+    let keeps = |step: &Step, child: Option<Ref<'_>>, named: bool, value: &mut Value| {
+        let is_owned =
+            others.members.contains(step) || (named && others.children.contains_key(step));
+        if gone.members.contains(step) && !is_owned {
+            return false;
+        }
+        if let Some(below) = gone.children.get(step) {
+            prune_at(child, value, below, others.children.get(step).unwrap_or(&nothing));
+        }
+        true
+    };
     match value {
-        Value::Object(map) => {
-            let mut kept = Map::new();
-            for (name, mut value) in std::mem::take(map) {
-                let step = Step::Field(name.clone());
-                if gone.members.contains(&step) && !is_owned(&step) {
-                    continue;
-                }
-                if let Some(below) = gone.children.get(&step) {
-                    let others = others.children.get(&step).unwrap_or(&nothing);
-                    prune_at(
-                        schema.and_then(|schema| schema.child(&name)),
-                        &mut value,
-                        below,
-                        others,
-                    );
-                }
-                kept.insert(name, value);
-            }
-            *map = kept;
-        }
-        Value::Array(items) => {
-            items.retain_mut(|item| {
-                let Some(step) = step_of(schema, item) else { return true };
-                if gone.members.contains(&step) && !is_owned(&step) {
-                    return false;
-                }
-                if let Some(below) = gone.children.get(&step) {
-                    let others = others.children.get(&step).unwrap_or(&nothing);
-                    prune_at(schema.and_then(Ref::items), item, below, others);
-                }
-                true
-            });
-        }
+        Value::Object(map) => map.retain(|name, value| {
+            let child = schema.and_then(|schema| schema.child(name));
+            keeps(&Step::Field(name.clone()), child, is_named(schema, name), value)
+        }),
+        Value::Array(items) => items.retain_mut(|item| match step_of(schema, item) {
+            Some(step) => keeps(&step, schema.and_then(Ref::items), false, item),
+            None => true,
+        }),
         _ => {}
     }
 }

@@ -119,14 +119,20 @@ impl FieldSet {
         both
     }
 
-    /// This set with every field on the way to a member.
-    pub(super) fn with_named_fields(&self) -> FieldSet {
+    /// This set with every named field on the way to a member. Keys of maps and elements of lists are not named fields.
+    pub(super) fn with_named_fields(&self, schema: Option<Ref<'_>>) -> FieldSet {
         let mut set = FieldSet { members: self.members.clone(), children: BTreeMap::new() };
         for (step, child) in &self.children {
-            if matches!(step, Step::Field(_)) {
-                set.members.insert(step.clone());
-            }
-            set.children.insert(step.clone(), child.with_named_fields());
+            let below = match step {
+                Step::Field(name) => {
+                    if is_named(schema, name) {
+                        set.members.insert(step.clone());
+                    }
+                    schema.and_then(|schema| schema.child(name))
+                }
+                _ => schema.and_then(Ref::items),
+            };
+            set.children.insert(step.clone(), child.with_named_fields(below));
         }
         set
     }
@@ -187,7 +193,6 @@ const UNOWNED: &[&str] = &[
     "generation",
     "managedFields",
     "resourceVersion",
-    "generateName",
 ];
 
 /// A set without what nobody owns.
@@ -221,12 +226,10 @@ fn collect(schema: Option<Ref<'_>>, value: &Value) -> FieldSet {
             for (name, value) in map {
                 let child = schema.and_then(|schema| schema.child(name));
                 let step = Step::Field(name.clone());
-                let below = collect(child, value);
-                if below.is_empty() {
-                    set.members.insert(step);
-                } else {
-                    set.children.insert(step, below);
+                if is_leaf(child, value) || !is_named(schema, name) {
+                    set.members.insert(step.clone());
                 }
+                set.put_child(step, collect(child, value));
             }
         }
         Value::Array(items) => {
@@ -239,6 +242,25 @@ fn collect(schema: Option<Ref<'_>>, value: &Value) -> FieldSet {
         _ => {}
     }
     set
+}
+
+/// Whether a value is owned as a whole.
+fn is_leaf(schema: Option<Ref<'_>>, value: &Value) -> bool {
+    match value {
+        Value::Object(map) => map.is_empty() || is_atomic(schema),
+        // (In Kubernetes an empty list of elements has no owner, so that applying one twice takes it out and puts it in.)
+        Value::Array(items) => {
+            items.is_empty()
+                || schema.is_none_or(|schema| schema.list_kind() == ListKind::Atomic)
+                || items.iter().any(|item| step_of(schema, item).is_none())
+        }
+        _ => true,
+    }
+}
+
+/// Whether `name` is a field that the schema names, rather than a key of a map.
+pub(super) fn is_named(schema: Option<Ref<'_>>, name: &str) -> bool {
+    schema.is_some_and(|schema| schema.has_property(name))
 }
 
 pub(super) fn is_atomic(schema: Option<Ref<'_>>) -> bool {
@@ -267,43 +289,56 @@ pub(super) fn step_of(list: Option<Ref<'_>>, item: &Value) -> Option<Step> {
     }
 }
 
-/// What keeps the elements of some list from being told apart.
-pub(super) fn problem(schema: &Schema, object: &Value) -> Option<String> {
-    find_problem(schema.root(), object, "")
+/// Everything for which a configuration can't be merged: fields that the schema does not know, and elements that can't
+/// be told apart.
+pub(super) fn problems(schema: &Schema, config: &Value) -> Vec<String> {
+    let mut problems = Vec::new();
+    find_problems(schema.root(), config, &mut String::new(), &mut problems);
+    problems
 }
 
-fn find_problem(schema: Ref<'_>, value: &Value, path: &str) -> Option<String> {
+fn find_problems(schema: Ref<'_>, value: &Value, path: &mut String, problems: &mut Vec<String>) {
+    let length = path.len();
     match value {
-        Value::Object(map) => map.iter().find_map(|(name, value)| {
-            find_problem(schema.child(name)?, value, &format!("{path}.{name}"))
-        }),
-        Value::Array(items) => {
-            let kind = schema.list_kind();
-            let mut seen = BTreeSet::new();
-            for item in items {
-                match (kind, step_of(Some(schema), item)) {
-                    (ListKind::Atomic, _) => break,
-                    (ListKind::Map(keys), None) => {
-                        return Some(format!(
-                            "{path}: associative list with keys has an element that omits all key fields {keys:?} (and \
-                             doesn't have default values for any key fields)"
-                        ));
-                    }
-                    (_, Some(step)) if !seen.insert(step.clone()) => {
-                        return Some(format!(
-                            "{path}: duplicate entries for key {}",
-                            step.display()
-                        ));
-                    }
-                    _ => {}
+        Value::Object(map) => {
+            for (name, value) in map {
+                path.push('.');
+                path.push_str(name);
+                match schema.child(name) {
+                    Some(child) => find_problems(child, value, path, problems),
+                    None if schema.is_open() => {}
+                    None => problems.push(format!("{path}: field not declared in schema")),
                 }
+                path.truncate(length);
             }
-            let child = schema.items()?;
-            items
-                .iter()
-                .enumerate()
-                .find_map(|(index, item)| find_problem(child, item, &format!("{path}[{index}]")))
         }
-        _ => None,
+        Value::Array(items) => {
+            let mut seen = BTreeSet::new();
+            for (index, item) in items.iter().enumerate() {
+                let step = match (schema.list_kind(), step_of(Some(schema), item)) {
+                    (ListKind::Map(keys), None) => {
+                        let keys: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
+                        problems.push(format!(
+                            "{path}: element {index}: associative list with keys has an element that omits all key \
+                             fields [{}] (and doesn't have default values for any key fields)",
+                            keys.join(" "),
+                        ));
+                        continue;
+                    }
+                    (_, Some(step)) => step,
+                    (_, None) => Step::Index(index),
+                };
+                let name = step.display();
+                if !seen.insert(step) {
+                    problems.push(format!("{path}: duplicate entries for key {name}"));
+                }
+                path.push_str(&name);
+                if let Some(child) = schema.items() {
+                    find_problems(child, item, path, problems);
+                }
+                path.truncate(length);
+            }
+        }
+        _ => {}
     }
 }

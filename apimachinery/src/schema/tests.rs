@@ -1,3 +1,4 @@
+use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
@@ -111,4 +112,46 @@ fn defaults_are_filled_in_where_their_parent_is() {
     let mut empty = json!({});
     schema().default(&mut empty);
     assert_eq!(empty, json!({}));
+}
+
+/// Objects with fields that the schema knows, does not know, and of other types than it wants.
+fn any_object() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        (0..3i64).prop_map(Value::from),
+        "[ab]".prop_map(Value::from),
+    ];
+    let name = prop::sample::select(vec![
+        "metadata", "name", "labels", "spec", "size", "mode", "port", "ports", "protocol", "tree",
+        "leaf", "branches", "any", "x",
+    ]);
+    leaf.prop_recursive(6, 60, 5, move |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..3).prop_map(Value::Array),
+            prop::collection::btree_map(name.clone(), inner, 0..6).prop_map(|map| Value::Object(
+                map.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+            )),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn what_was_pruned_has_nothing_unknown(object in any_object()) {
+        let mut pruned = object;
+        schema().prune(&mut pruned);
+        let mut again = pruned.clone();
+        prop_assert!(schema().prune(&mut again).is_empty());
+        prop_assert_eq!(again, pruned);
+    }
+
+    #[test]
+    fn what_has_its_defaults_gets_no_more(object in any_object()) {
+        let mut filled = object;
+        schema().default(&mut filled);
+        let mut again = filled.clone();
+        schema().default(&mut again);
+        schema().validate(&again);
+        prop_assert_eq!(again, filled);
+    }
 }

@@ -85,6 +85,16 @@ impl<'a> Ref<'a> {
         node.properties.get(name).or(node.additional.as_ref()).map(|&index| self.at(index))
     }
 
+    /// Whether `name` is a field of its own, rather than a key of a map.
+    pub(crate) fn has_property(self, name: &str) -> bool {
+        self.node().properties.contains_key(name)
+    }
+
+    /// Whether fields without a schema are kept.
+    pub(crate) fn is_open(self) -> bool {
+        self.node().open
+    }
+
     pub(crate) fn items(self) -> Option<Ref<'a>> {
         self.node().items.map(|index| self.at(index))
     }
