@@ -152,6 +152,7 @@ async fn apply_patch(
     }
     let mut config = decoded.value;
     check_config(call, route, &mut config)?;
+    only_part(&mut config, part, route.resource.definition.subresources.status);
 
     let warn = call.warn();
     let write = call.write(route, part, manager, options.dry_run, &warn);
@@ -190,6 +191,27 @@ async fn apply_patch(
     Err(Status::modified(&route.group_resource(), &call.info.name))
 }
 
+/// Takes out of a configuration what a write of this part does not write, so that its manager does not come to own it.
+fn only_part(config: &mut Value, part: Part, has_status: bool) {
+    let Value::Object(config) = config else { return };
+    match part {
+        Part::Status => {
+            config.retain(|field, _| {
+                matches!(field.as_str(), "apiVersion" | "kind" | "metadata" | "status")
+            });
+            if let Some(Value::Object(metadata)) = config.get_mut("metadata") {
+                metadata.retain(|field, _| {
+                    matches!(field.as_str(), "name" | "namespace" | "uid" | "resourceVersion")
+                });
+            }
+        }
+        Part::Main if has_status => {
+            config.remove("status");
+        }
+        Part::Main | Part::Scale => {}
+    }
+}
+
 /// The applied configuration is of the path's kind, name and namespace, and leaves the server's bookkeeping out.
 fn check_config(call: &Call<'_>, route: &Route, config: &mut Value) -> Result<(), Status> {
     let version = route.version().group_version.to_string();
@@ -217,4 +239,35 @@ fn check_config(call: &Call<'_>, route: &Route, config: &mut Value) -> Result<()
         return Err(Status::bad_request("metadata.managedFields must be nil"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_applied_configuration_owns_only_what_its_endpoint_writes() {
+        let config = json!({
+            "apiVersion": "v1", "kind": "X", "metadata": {"name": "x", "labels": {"a": "b"}}, "spec": {"a": 1}, "status": {"b": 2},
+        });
+        for (part, has_status, wanted) in [
+            (
+                Part::Main,
+                true,
+                json!({"apiVersion": "v1", "kind": "X", "metadata": {"name": "x", "labels": {"a": "b"}}, "spec": {"a": 1}}),
+            ),
+            (Part::Main, false, config.clone()),
+            (
+                Part::Status,
+                true,
+                json!({"apiVersion": "v1", "kind": "X", "metadata": {"name": "x"}, "status": {"b": 2}}),
+            ),
+        ] {
+            let mut config = config.clone();
+            only_part(&mut config, part, has_status);
+            assert_eq!(config, wanted);
+        }
+    }
 }
