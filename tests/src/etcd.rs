@@ -50,7 +50,7 @@ pub async fn an_etcd_of(members: usize) -> Option<Etcd> {
 }
 
 async fn start(members: usize, tls: bool) -> Option<Etcd> {
-    let binary = kubernetes::binary().await?;
+    let binary = kubernetes::binary("kubernetes").await?;
     for _ in 0..ATTEMPTS {
         let mut etcd = Etcd::new(&binary, members, tls);
         etcd.members.iter_mut().for_each(Member::start);

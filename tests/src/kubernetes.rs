@@ -1,7 +1,7 @@
-//! The programs of a real cluster, built from the Go module in `kubernetes/`.
+//! Programs of Kubernetes, built from the Go modules below `tests/`.
 //!
-//! The binary is built once for each state of the module, into a cache outside
-//! of the tree. Without Go the tests that need it are skipped, but in CI.
+//! Each is built once for each state of its module, into a cache outside of the
+//! tree. Without Go the tests that need it are skipped, but in CI.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fs::{self, File};
@@ -9,34 +9,30 @@ use std::hash::{Hash, Hasher};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::OnceLock;
 
-/// The binary whose first argument says which program it is; `None` without Go.
-pub async fn binary() -> Option<PathBuf> {
-    static BINARY: OnceLock<Option<PathBuf>> = OnceLock::new();
-    tokio::task::spawn_blocking(|| BINARY.get_or_init(find_or_build).clone())
-        .await
-        .expect("the build ends")
+/// The binary of the module in `tests/<module>`; `None` without Go.
+pub async fn binary(module: &'static str) -> Option<PathBuf> {
+    tokio::task::spawn_blocking(move || find_or_build(module)).await.expect("the build ends")
 }
 
-fn find_or_build() -> Option<PathBuf> {
-    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join("kubernetes");
+fn find_or_build(module: &str) -> Option<PathBuf> {
+    let module = Path::new(env!("CARGO_MANIFEST_DIR")).join(module);
     let cache = cache().join(format!("{:016x}", hash(&module).expect("the module is complete")));
     fs::create_dir_all(&cache).expect("the cache can be written");
     let lock = File::create(cache.join("lock")).expect("the cache can be written");
     lock.lock().expect("the cache can be locked");
-    let binary = cache.join("kubernetes");
+    let binary = cache.join("program");
     if binary.exists() {
         return Some(binary);
     }
     if Command::new("go").arg("version").output().is_err() {
         assert!(
             std::env::var_os("CI").is_none_or(|ci| ci != "true"),
-            "Go is missing: the tests against a real etcd can't run"
+            "Go is missing: the tests against real programs of Kubernetes can't run"
         );
         // Not by a macro: the test harness would hide it.
         let _ = io::stderr().write_all(
-            b"\nSKIPPED: Go is missing, so the tests against a real etcd do not run.\n\n",
+            b"\nSKIPPED: Go is missing, so the tests against real programs of Kubernetes do not run.\n\n",
         );
         return None;
     }
@@ -47,7 +43,9 @@ fn find_or_build() -> Option<PathBuf> {
 fn build(module: &Path, binary: &Path) {
     let unfinished = binary.with_extension("unfinished");
     let output = Command::new("go")
-        .args(["build", "-trimpath", "-ldflags=-s -w", "-o"])
+        .args(["build", "-trimpath"])
+        .arg(format!("-ldflags=-s -w {}", version(module)))
+        .arg("-o")
         .arg(&unfinished)
         .arg(".")
         .current_dir(module)
@@ -56,6 +54,20 @@ fn build(module: &Path, binary: &Path) {
         .expect("go runs");
     assert!(output.status.success(), "go build: {}", String::from_utf8_lossy(&output.stderr));
     fs::rename(&unfinished, binary).expect("the cache can be written");
+}
+
+/// The flags that make a program tell its version: that of `k8s.io/component-base` in its module, where there is one.
+/// An unset version confuses what compares versions.
+fn version(module: &Path) -> String {
+    let text = fs::read_to_string(module.join("go.mod")).expect("the module is complete");
+    let base = text.lines().find_map(|line| line.trim().strip_prefix("k8s.io/component-base v0."));
+    let Some((minor, patch)) = base.and_then(|version| version.split_once('.')) else {
+        return String::new();
+    };
+    let package = "k8s.io/component-base/version";
+    format!(
+        "-X {package}.gitVersion=v1.{minor}.{patch} -X {package}.gitMajor=1 -X {package}.gitMinor={minor}"
+    )
 }
 
 fn hash(module: &Path) -> io::Result<u64> {

@@ -136,17 +136,24 @@ impl Cluster {
         file(format!("{context}-{user}.kubeconfig"), &config.to_string())
     }
 
-    /// kubectl as an administrator.
+    /// The kubectl on the PATH, as an administrator.
     pub fn kubectl(&self) -> Kubectl {
+        self.kubectl_at("kubectl".into())
+    }
+
+    /// Another kubectl, as an administrator.
+    pub fn kubectl_at(&self, program: PathBuf) -> Kubectl {
         Kubectl {
+            program,
             kubeconfig: self.kubeconfig("federation", "admin", &["system:masters"]),
-            cache: self.dir.path().join("cache"),
+            cache: tempfile::tempdir_in(self.dir.path()).expect("a directory").keep(),
         }
     }
 }
 
-/// The kubectl on the PATH.
+/// A kubectl with its kubeconfig.
 pub struct Kubectl {
+    program: PathBuf,
     kubeconfig: PathBuf,
     cache: PathBuf,
 }
@@ -155,14 +162,14 @@ impl Kubectl {
     /// Runs kubectl with `arguments`, words separated by spaces, and `input` on its standard input.
     pub async fn run(&self, arguments: &str, input: &str) -> Output {
         use std::io::Write as _;
-        let mut command = Command::new("kubectl");
+        let mut command = Command::new(&self.program);
         command
             .arg("--kubeconfig")
             .arg(&self.kubeconfig)
             .arg("--cache-dir")
             .arg(&self.cache)
             .args(arguments.split_whitespace())
-            .env("KUBECTL_INTERACTIVE_DELETE", "false")
+            .env("KUBE_EDITOR", "sed -i s/before/after/")
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped());

@@ -1,6 +1,6 @@
 //! The federation endpoint as kubectl sees it.
 
-use kubefed_tests::{a_federation, guide};
+use kubefed_tests::{Kubectl, a_federation, a_federation_of, guide, kubernetes};
 
 const NAMESPACE: &str =
     r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"test-namespace"}}"#;
@@ -22,3 +22,83 @@ async fn every_manifest_of_the_guide_is_applied_unchanged_and_stays_so() {
     let refused = kubectl.fails("apply --validate=strict -f -", &guide("3.1")).await;
     assert!(refused.contains("spec.caBundle"), "{refused}");
 }
+
+/// What a user does in a day, with one kubectl.
+async fn a_day_of_work(kubectl: &Kubectl) {
+    let resources = kubectl.ok("api-resources", "").await;
+    for wanted in ["federateddeployments", "kfc", "ftc", "rsp", "replicaschedulingstrategies"] {
+        assert!(resources.contains(wanted), "{wanted} in {resources}");
+    }
+    let explained = kubectl.ok("explain federateddeployment.spec.template.spec", "").await;
+    for wanted in ["replicas", "strategy", "selector"] {
+        assert!(explained.contains(wanted), "{wanted} in {explained}");
+    }
+    kubectl.ok("explain kubefedcluster.spec.caBundle", "").await;
+
+    let manifest = guide("4.2");
+    kubectl.ok("apply -f -", &manifest).await;
+    let unknown = manifest.replace("image: nginx", "imag: nginx");
+    let refused = kubectl.fails("apply --validate=strict -f -", &unknown).await;
+    assert!(refused.contains("imag"), "{refused}");
+    kubectl.ok("apply --server-side --force-conflicts -f -", &manifest).await;
+    let table = kubectl.ok("-n test-namespace get fdeploy -o wide", "").await;
+    assert!(table.contains("test-deployment") && table.contains("REPLICAS"), "{table}");
+    let described =
+        kubectl.ok("-n test-namespace describe federateddeployment test-deployment", "").await;
+    assert!(described.contains("Cluster Name:  cluster1"), "{described}");
+
+    kubectl
+        .ok("-n test-namespace scale federateddeployment test-deployment --replicas=5", "")
+        .await;
+    let replicas = "-n test-namespace get federateddeployment test-deployment -o jsonpath={.spec.template.spec.replicas}";
+    assert_eq!(kubectl.ok(replicas, "").await, "5");
+    kubectl.ok("-n test-namespace label federateddeployment test-deployment tier=web", "").await;
+    kubectl
+        .ok("-n test-namespace annotate federateddeployment test-deployment edited=before", "")
+        .await;
+    kubectl.ok("-n test-namespace edit federateddeployment test-deployment", "").await;
+    let edited = "-n test-namespace get federateddeployment -l tier=web -o jsonpath={.items[0].metadata.annotations.edited}";
+    assert_eq!(kubectl.ok(edited, "").await, "after");
+    let patch = r#"-n test-namespace patch federateddeployment test-deployment --type=merge -p {"spec":{"template":{"spec":{"replicas":4}}}}"#;
+    kubectl.ok(patch, "").await;
+    assert_eq!(kubectl.ok(replicas, "").await, "4");
+    let wait = "-n test-namespace wait federateddeployment test-deployment --for=condition=Propagation --timeout=30s";
+    kubectl.ok(wait, "").await;
+
+    kubectl.ok("apply --server-side --force-conflicts -f -", &manifest).await;
+    kubectl.ok("diff --server-side --force-conflicts -f -", &manifest).await;
+    let dry = kubectl
+        .ok("create --dry-run=server -f -", &manifest.replace("test-deployment", "other"))
+        .await;
+    assert!(dry.contains("server dry run"), "{dry}");
+    kubectl.ok("auth can-i delete federateddeployments", "").await;
+    kubectl
+        .ok("-n test-namespace delete federateddeployment test-deployment --timeout=30s", "")
+        .await;
+    let gone = kubectl.fails("-n test-namespace get federateddeployment test-deployment", "").await;
+    assert!(gone.contains("NotFound"), "{gone}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_and_new_kubectl_do_a_days_work() {
+    let mut programs = vec!["kubectl".into()];
+    for module in ["kubectl/v1.29", "kubectl/v1.33"] {
+        programs.extend(kubernetes::binary(module).await);
+    }
+    let federation = a_federation_of(&["cluster1", "cluster2"]).await;
+    let first = federation.api.kubectl();
+    first.ok("create -f -", NAMESPACE).await;
+    first.ok("apply -f -", FEDERATED_NAMESPACE).await;
+    for program in programs {
+        a_day_of_work(&federation.api.kubectl_at(program)).await;
+    }
+}
+
+const FEDERATED_NAMESPACE: &str = r#"
+apiVersion: types.kubefed.io/v1beta1
+kind: FederatedNamespace
+metadata: {name: test-namespace, namespace: test-namespace}
+spec:
+  template: {}
+  placement: {clusterSelector: {}}
+"#;
