@@ -21,6 +21,7 @@ mod namespaces;
 mod negotiate;
 mod openapi;
 pub mod options;
+mod protobuf;
 mod query;
 pub mod registry;
 mod render;

@@ -12,6 +12,14 @@ pub(crate) enum Format {
     Yaml,
 }
 
+/// How the bytes of a request are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Content {
+    Json,
+    Yaml,
+    Protobuf,
+}
+
 /// Which form of an object is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Shape {
@@ -117,11 +125,12 @@ fn not_acceptable() -> Status {
 /// The form of a request's body. No header means JSON.
 ///
 /// # Errors
-/// 415 for anything but JSON and YAML.
-pub(crate) fn content(headers: &HeaderMap) -> Result<Format, Status> {
+/// 415 for anything but JSON, YAML and Kubernetes' protobuf.
+pub(crate) fn content(headers: &HeaderMap) -> Result<Content, Status> {
     match media_type(headers).as_str() {
-        "" | "application/json" => Ok(Format::Json),
-        "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Format::Yaml),
+        "" | "application/json" => Ok(Content::Json),
+        "application/yaml" | "application/x-yaml" | "text/yaml" => Ok(Content::Yaml),
+        "application/vnd.kubernetes.protobuf" => Ok(Content::Protobuf),
         _ => Err(unsupported(ACCEPTED)),
     }
 }

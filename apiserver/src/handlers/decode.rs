@@ -7,7 +7,8 @@ use kubefed_apimachinery::{field, gvk, meta};
 use serde_json::Value;
 
 use crate::filters;
-use crate::negotiate::{self, Format};
+use crate::negotiate::{self, Content};
+use crate::protobuf;
 use crate::query::FieldValidation;
 use crate::registry::Route;
 
@@ -37,11 +38,15 @@ pub(super) async fn object(
     Ok(value)
 }
 
-/// Strictly parsed JSON or YAML.
-pub(super) fn parse(bytes: &[u8], format: Format) -> Result<Decoded, Status> {
-    let decoded = match format {
-        Format::Json => decode::json(bytes),
-        Format::Yaml => decode::yaml(bytes),
+/// A strictly parsed body.
+pub(super) fn parse(bytes: &[u8], content: Content) -> Result<Decoded, Status> {
+    let decoded = match content {
+        Content::Json => decode::json(bytes),
+        Content::Yaml => decode::yaml(bytes),
+        Content::Protobuf => {
+            let value = protobuf::decode(bytes).map_err(Status::bad_request)?;
+            return Ok(Decoded { value, duplicates: Vec::new() });
+        }
     };
     decoded.map_err(|error| Status::bad_request(error.to_string()))
 }

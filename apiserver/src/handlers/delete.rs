@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::{Call, decode, list, shape};
 use crate::body::Body;
-use crate::negotiate::{self, Format};
+use crate::negotiate;
 use crate::query::{DeleteOptions, ListOptions};
 use crate::registry::{Deleted, Route};
 use crate::render;
@@ -68,9 +68,7 @@ async fn options(call: &Call<'_>, body: axum::body::Body) -> Result<DeleteOption
         return DeleteOptions::parse(&call.query, None);
     }
     let format = negotiate::content(call.headers)?;
-    let options =
-        decode::parse(&bytes, if format == Format::Yaml { Format::Yaml } else { Format::Json })?
-            .value;
+    let options = decode::parse(&bytes, format)?.value;
     if !(options.is_object() || options.is_null()) {
         return Err(Status::bad_request(
             "the body of a delete is a JSON object of kind DeleteOptions",

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Call, decode, shape};
 use crate::admission;
 use crate::body::Body;
-use crate::negotiate::{self, Format, PatchType};
+use crate::negotiate::{self, Content, PatchType};
 use crate::query::{FieldValidation, WriteOptions, options_ok};
 use crate::registry::{Part, Route, Tracking};
 
@@ -143,7 +143,7 @@ async fn apply_patch(
         )?;
         return Err(Status::bad_request("fieldManager is required for apply patch"));
     };
-    let decoded = decode::parse(body, Format::Yaml)?;
+    let decoded = decode::parse(body, Content::Yaml)?;
     if options.field_validation == FieldValidation::Strict && !decoded.duplicates.is_empty() {
         return Err(Status::bad_request(format!(
             "error strict decoding patch: duplicate field {:?}",
