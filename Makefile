@@ -21,7 +21,9 @@ check: setup
 test: build
 	$(CARGO) test --workspace
 
+# What the server costs beside its budget, in two minutes.
 bench: setup
+	$(CARGO) build --release --workspace --bins
 	$(CARGO) run --release --package kubefed-tests --bin bench
 
 # protoc and its well-known types are needed to build the etcd client, kubectl by the tests.
