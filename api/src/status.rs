@@ -95,11 +95,12 @@ pub fn build(old: &Value, propagation: &Propagation, now: &str) -> Option<Value>
             condition[field] = json!(text);
         }
     }
-    let mut new = json!({"observedGeneration": propagation.generation, "conditions": [condition]});
-    if !clusters.is_empty() {
-        new["clusters"] = json!(clusters);
-    }
-    Some(new)
+    // An empty list is written too: where this is merged into the old status, a missing one would leave the old one.
+    Some(json!({
+        "observedGeneration": propagation.generation,
+        "conditions": [condition],
+        "clusters": clusters,
+    }))
 }
 
 #[cfg(test)]
@@ -110,6 +111,52 @@ mod tests {
         let clusters =
             BTreeMap::from([("a".to_owned(), ClusterStatus { state, ..ClusterStatus::default() })]);
         Propagation { generation: 2, clusters, ..Propagation::default() }
+    }
+
+    #[test]
+    fn clusters_that_are_left_are_no_longer_told_of() {
+        let first = build(&json!({}), &propagation(OK), "t1").unwrap();
+        let nowhere = Propagation { generation: 3, ..Propagation::default() };
+        let second = build(&first, &nowhere, "t2").unwrap();
+        // The controllers merge it into the old status: what is not in it would stay there.
+        assert_eq!(second["clusters"], json!([]));
+        assert_eq!(build(&second, &nowhere, "t3"), None);
+    }
+
+    #[test]
+    fn a_condition_tells_when_it_began_and_why() {
+        let mut propagation = propagation(OK);
+        let first = build(&json!({}), &propagation, "t1").unwrap();
+        assert_eq!(
+            first["conditions"],
+            json!([{"type": "Propagation", "status": "True", "lastUpdateTime": "t1", "lastTransitionTime": "t1"}])
+        );
+        propagation.reason = NAMESPACE_NOT_FEDERATED;
+        propagation.message = "why".into();
+        let second = build(&first, &propagation, "t2").unwrap();
+        assert_eq!(
+            second["conditions"],
+            json!([{
+                "type": "Propagation", "status": "False", "reason": "NamespaceNotFederated", "message": "why",
+                "lastUpdateTime": "t2", "lastTransitionTime": "t2",
+            }])
+        );
+        // Other words for the same are an update, not a transition.
+        propagation.message = "why else".into();
+        let third = build(&second, &propagation, "t3").unwrap();
+        assert_eq!(third["conditions"][0]["lastUpdateTime"], "t3");
+        assert_eq!(third["conditions"][0]["lastTransitionTime"], "t2");
+        // Other clusters are an update too.
+        propagation.clusters.insert(
+            "0".into(),
+            ClusterStatus { remote: Some(json!({"x": 1})), ..ClusterStatus::default() },
+        );
+        let fourth = build(&third, &propagation, "t4").unwrap();
+        assert_eq!(
+            fourth["clusters"],
+            json!([{"name": "0", "remoteStatus": {"x": 1}}, {"name": "a"}])
+        );
+        assert_eq!(fourth["conditions"][0]["lastTransitionTime"], "t2");
     }
 
     #[test]
