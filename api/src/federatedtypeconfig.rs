@@ -1,5 +1,7 @@
 //! FederatedTypeConfig: which kind is federated, and as what.
 
+use std::sync::OnceLock;
+
 use kubefed_apimachinery::definition::{Definition, Strategy};
 use kubefed_apimachinery::table::Column;
 use kubefed_apimachinery::{field, names};
@@ -120,6 +122,7 @@ pub fn definition() -> Definition {
         schema: schema(),
         strategy: Strategy {
             validate,
+            validate_status: |new, _| validate_status(new),
             warnings: crate::outside_of_system_namespace,
             ..Strategy::NONE
         },
@@ -181,6 +184,7 @@ fn validate(config: &Value) -> Vec<field::Error> {
             resource(&spec[name], &root.child(name), name != "targetType", &mut errors);
         }
     }
+    reserved(&spec["federatedType"], &root.child("federatedType"), &mut errors);
     if spec["propagation"].as_str().is_none_or(str::is_empty) {
         errors.push(field::Error::required(&root.child("propagation"), ""));
     }
@@ -224,6 +228,51 @@ fn resource(resource: &Value, path: &field::Path, ours: bool, errors: &mut Vec<f
     check("kind", text("kind"), true, names::dns1035_label(&text("kind").to_lowercase()));
     check("pluralName", text("pluralName"), true, names::dns1035_label(text("pluralName")));
     check("scope", text("scope"), true, Vec::new());
+}
+
+/// A federated kind must not take the place of a kind that the server has of its own: whoever may write a config could
+/// do away with its schema, or with the kind.
+fn reserved(federated: &Value, path: &field::Path, errors: &mut Vec<field::Error>) {
+    static OWN: OnceLock<Vec<[String; 3]>> = OnceLock::new();
+    let own = OWN.get_or_init(|| {
+        let names = |kind: Definition| {
+            let (plural, name) = (kind.plural, kind.kind);
+            let groups = kind.versions.into_iter().map(|version| version.group_version.group);
+            groups.map(move |group| [group, plural.clone(), name.clone()]).collect::<Vec<_>>()
+        };
+        crate::kinds().into_iter().flat_map(names).collect()
+    });
+    let text = |field: &str| federated[field].as_str().unwrap_or("");
+    let group = text("group");
+    if ["k8s.io", "kubernetes.io"].iter().any(|reserved| {
+        group.strip_suffix(reserved).is_some_and(|g| g.is_empty() || g.ends_with('.'))
+    }) {
+        let detail = "is reserved for kinds of Kubernetes itself";
+        errors.push(field::Error::invalid(&path.child("group"), json!(group), detail));
+    }
+    for (field, index) in [("pluralName", 1), ("kind", 2)] {
+        if own.iter().any(|own| own[0] == group && own[index] == text(field)) {
+            let detail = format!("is a kind of the federation itself in {group}");
+            errors.push(field::Error::invalid(&path.child(field), json!(text(field)), detail));
+        }
+    }
+}
+
+fn validate_status(config: &Value) -> Vec<field::Error> {
+    let status = &config["status"];
+    let root = field::Path::root("status");
+    let mut errors = Vec::new();
+    if let Some(generation) = status["observedGeneration"].as_i64().filter(|g| *g < 0) {
+        errors.push(field::Error::invalid(
+            &root.child("observedGeneration"),
+            json!(generation),
+            "must be greater than or equal to 0",
+        ));
+    }
+    if status["propagationController"].is_null() {
+        errors.push(field::Error::required(&root.child("propagationController"), ""));
+    }
+    errors
 }
 
 /// The configs that a new control plane starts with: those of KubeFed's chart.
