@@ -50,8 +50,9 @@ pub fn definitions() -> Vec<Definition> {
             json!({
                 "description": "ServiceDNSRecord gives the federated service of the same name its DNS names.",
                 "type": "object",
+                "required": ["spec"],
                 "properties": {
-                    "spec": {"type": "object", "description": "What is wanted.", "properties": {
+                    "spec": {"type": "object", "description": "What is wanted.", "required": ["domainRef"], "properties": {
                         "domainRef": text("The Domain."),
                         "recordTTL": ttl,
                         "dnsPrefix": text("A name of its own in the domain."),
@@ -137,19 +138,20 @@ fn kind(
 
 /// The zone that a Domain names, in either spelling.
 pub fn domain_of(domain: &Value) -> Option<&str> {
-    domain["spec"]["domain"]
-        .as_str()
-        .or_else(|| domain["domain"].as_str())
-        .filter(|name| !name.is_empty())
+    let given = |name: &&str| !name.is_empty();
+    let spec = domain["spec"]["domain"].as_str().filter(given);
+    spec.or_else(|| domain["domain"].as_str().filter(given))
 }
 
 fn validate_domain(domain: &Value) -> Vec<field::Error> {
     let path = field::Path::root("spec").child("domain");
-    match domain_of(domain) {
-        None => vec![field::Error::required(&path, "")],
-        Some(name) => names::dns1123_subdomain(name.trim_end_matches('.'))
-            .into_iter()
-            .map(|problem| field::Error::invalid(&path, json!(name), problem))
-            .collect(),
+    let Some(name) = domain_of(domain) else { return vec![field::Error::required(&path, "")] };
+    let mut errors: Vec<field::Error> = names::dns1123_subdomain(name.trim_end_matches('.'))
+        .into_iter()
+        .map(|problem| field::Error::invalid(&path, json!(name), problem))
+        .collect();
+    if domain["domain"].as_str().is_some_and(|other| !other.is_empty() && other != name) {
+        errors.push(field::Error::invalid(&path, json!(name), "contradicts domain"));
     }
+    errors
 }

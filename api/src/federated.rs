@@ -9,7 +9,7 @@ use kubefed_apimachinery::table::Column;
 use serde_json::{Map, Value, json};
 
 use crate::federatedtypeconfig::FederatedTypeConfig;
-use crate::overrides;
+use crate::{overrides, template};
 
 /// The schema of a target kind: its document, and all that it refers to.
 pub struct TargetSchema {
@@ -78,8 +78,41 @@ pub fn definition(
         },
         selectable_fields: Vec::new(),
         strategic_patch: false,
-        strategy: Strategy { validate: overrides::validate_object, ..Strategy::NONE },
+        strategy: Strategy {
+            validate: overrides::validate_object,
+            warnings: if config.is_namespaces() { namespace_warnings } else { warnings },
+            ..Strategy::NONE
+        },
     })
+}
+
+/// What the object says in vain.
+fn warnings(object: &Value) -> Vec<String> {
+    let metadata = &object["spec"]["template"]["metadata"];
+    let said = |field: &str| match &metadata[field] {
+        Value::Object(map) => !map.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        _ => false,
+    };
+    template::NOT_PROPAGATED
+        .iter()
+        .filter(|(field, _)| said(field))
+        .map(|(field, _)| {
+            format!("spec.template.metadata.{field} is not propagated; an override of /metadata/{field} is")
+        })
+        .collect()
+}
+
+fn namespace_warnings(object: &Value) -> Vec<String> {
+    let metadata = &object["metadata"];
+    let mut warnings = warnings(object);
+    if metadata["name"] != metadata["namespace"] {
+        warnings.push(
+            "a federated namespace has effect only if its name is that of the namespace it is in"
+                .into(),
+        );
+    }
+    warnings
 }
 
 fn columns(scales: bool) -> Vec<Column> {

@@ -191,6 +191,9 @@ pub fn endpoint_url(endpoint: &str) -> Result<String, String> {
     }
     let port = match host.rsplit_once(':') {
         Some((before, port)) if !before.contains(':') || before.ends_with(']') => Some(port),
+        Some(_) if !(host.starts_with('[') && host.ends_with(']')) => {
+            return Err("an IPv6 address stands in brackets".into());
+        }
         _ => None,
     };
     if let Some(port) = port
@@ -250,7 +253,13 @@ mod tests {
             ("cluster1.example.com:6443", Some("https://cluster1.example.com:6443")),
             ("127.0.0.1", Some("https://127.0.0.1")),
             ("[::1]:443", Some("https://[::1]:443")),
+            ("[::1]", Some("https://[::1]")),
             ("http://a/", Some("http://a")),
+            ("https://a/k8s/clusters/c-1", Some("https://a/k8s/clusters/c-1")),
+            ("::1", None),
+            ("https://[::1", None),
+            ("https://a b", None),
+            ("https://user@a", None),
             ("", None),
             ("ftp://a", None),
             ("https://a:x", None),

@@ -1,59 +1,100 @@
 use std::collections::HashSet;
+use std::sync::LazyLock;
 
 use kubefed_apimachinery::decode;
+use kubefed_apimachinery::patch::json::{Operation, apply_operations};
 use serde_json::json;
 
 use super::*;
 use crate::federatedtypeconfig::FederatedTypeConfig;
 
-/// What the schema and the strategy of the object's kind say of it: unknown fields and errors.
+mod hostile;
+mod validation;
+
+/// Every kind of the federation, and those that a new control plane federates.
+static SERVED: LazyLock<Vec<Definition>> = LazyLock::new(|| {
+    let configs = federatedtypeconfig::defaults();
+    let federated = configs.iter().map(|config| {
+        federated::definition(&FederatedTypeConfig::from_value(config).unwrap(), None).unwrap()
+    });
+    kinds().into_iter().chain(federated).collect()
+});
+
+/// The manifests of the guide that are about our kinds, under the numbers of their sections.
+static GUIDE: &[(&str, &str)] = &[
+    ("2.2", include_str!("../testdata/guide/2.2-kubefedconfig.yaml")),
+    ("3.1", include_str!("../testdata/guide/3.1-kubefedcluster.yaml")),
+    ("4.1", include_str!("../testdata/guide/4.1-federatedtypeconfig.yaml")),
+    ("4.2", include_str!("../testdata/guide/4.2-federateddeployment.yaml")),
+    ("5.1", include_str!("../testdata/guide/5.1-domain.yaml")),
+    ("5.2", include_str!("../testdata/guide/5.2-federatedservice.yaml")),
+    ("6.1", include_str!("../testdata/guide/6.1-replicaschedulingpreference.yaml")),
+    ("6.2", include_str!("../testdata/guide/6.2-replicaschedulingstrategy.yaml")),
+];
+
+fn guide(section: &str) -> Value {
+    let (_, manifest) = GUIDE.iter().find(|(name, _)| *name == section).unwrap();
+    decode::yaml(manifest.as_bytes()).unwrap().value
+}
+
+fn definition_of(object: &Value) -> Option<(&'static Definition, &'static Version)> {
+    let wanted = object["apiVersion"].as_str()?;
+    SERVED.iter().filter(|kind| object["kind"] == kind.kind.as_str()).find_map(|kind| {
+        Some((kind, kind.versions.iter().find(|v| v.group_version.to_string() == wanted)?))
+    })
+}
+
+/// What a write of the object meets, in the server's order: unknown fields and errors.
 fn check(object: &mut Value) -> (Vec<String>, Vec<String>) {
-    let mut kinds = kinds();
-    for config in federatedtypeconfig::defaults() {
-        kinds.push(
-            federated::definition(&FederatedTypeConfig::from_value(&config).unwrap(), None)
-                .unwrap(),
-        );
-    }
-    let wanted = object["apiVersion"].as_str().unwrap().to_owned();
-    let (kind, version) = kinds
-        .iter()
-        .filter(|kind| object["kind"] == kind.kind.as_str())
-        .find_map(|kind| {
-            Some((kind, kind.versions.iter().find(|v| v.group_version.to_string() == wanted)?))
-        })
-        .unwrap_or_else(|| panic!("{wanted} {} is not served", object["kind"]));
+    let (kind, version) = definition_of(object).expect("the kind is served");
     let unknown = version.schema.prune(object);
     version.schema.default(object);
     (kind.strategy.defaults)(object);
     let mut errors = version.schema.validate(object);
-    errors.extend((kind.strategy.validate)(object));
+    if errors.is_empty() {
+        errors = (kind.strategy.validate)(object);
+    }
     (unknown, errors.iter().map(ToString::to_string).collect())
+}
+
+/// `base` with other values at some places; null takes a place out.
+fn changed(base: &Value, changes: &[(&str, Value)]) -> Value {
+    let mut object = base.clone();
+    for (path, value) in changes {
+        let op = if value.is_null() { "remove" } else { "add" };
+        let change = Operation {
+            op: op.into(),
+            path: (*path).into(),
+            from: String::new(),
+            value: value.clone(),
+        };
+        apply_operations(&mut object, &[change])
+            .unwrap_or_else(|error| panic!("{path}: {error:?}"));
+    }
+    object
 }
 
 #[test]
 fn the_manifests_of_the_guide_are_accepted_unchanged() {
-    for manifest in [
-        include_str!("../testdata/guide/2.2-kubefedconfig.yaml"),
-        include_str!("../testdata/guide/4.1-federatedtypeconfig.yaml"),
-        include_str!("../testdata/guide/4.2-federateddeployment.yaml"),
-        include_str!("../testdata/guide/5.1-domain.yaml"),
-        include_str!("../testdata/guide/5.2-federatedservice.yaml"),
-        include_str!("../testdata/guide/6.1-replicaschedulingpreference.yaml"),
-        include_str!("../testdata/guide/6.2-replicaschedulingstrategy.yaml"),
-    ] {
-        let mut object = decode::yaml(manifest.as_bytes()).unwrap().value;
-        assert_eq!(check(&mut object), (vec![], vec![]), "{manifest}");
-        let mut again = object.clone();
+    for (section, manifest) in GUIDE.iter().filter(|(section, _)| *section != "3.1") {
+        let given = guide(section);
+        let mut stored = given.clone();
+        assert_eq!(check(&mut stored), (vec![], vec![]), "{manifest}");
+        // What was written stays as it was written, so that a second apply changes nothing.
+        let mut merged = stored.clone();
+        kubefed_apimachinery::patch::merge::apply(&mut merged, &given);
+        assert_eq!(merged, stored, "{manifest}");
+        let mut again = stored.clone();
         check(&mut again);
-        assert_eq!(again, object);
+        assert_eq!(again, stored, "{manifest}");
+        let (kind, _) = definition_of(&stored).unwrap();
+        assert_eq!((kind.strategy.validate_update)(&again, &stored), vec![]);
     }
 }
 
 #[test]
 fn the_guides_cluster_wants_its_blank_filled_in() {
-    let manifest = include_str!("../testdata/guide/3.1-kubefedcluster.yaml");
-    let mut object = decode::yaml(manifest.as_bytes()).unwrap().value;
+    let mut object = guide("3.1");
     let (unknown, errors) = check(&mut object);
     assert!(unknown.is_empty());
     assert_eq!(errors.len(), 1);
@@ -95,5 +136,59 @@ fn every_field_has_a_description() {
         let mut missing = Vec::new();
         walk(version.schema.schemas().raw(&version.schema_name).unwrap(), &kind.kind, &mut missing);
         assert_eq!(missing, Vec::<String>::new());
+    }
+}
+
+#[test]
+fn the_kinds_have_kubefeds_names() {
+    let facts: Vec<String> = kinds()
+        .iter()
+        .map(|kind| {
+            let versions: Vec<String> =
+                kind.versions.iter().map(|v| v.group_version.to_string()).collect();
+            format!(
+                "{} {} {}{}{}",
+                versions.join(","),
+                kind.plural,
+                if kind.namespaced { "namespaced" } else { "cluster" },
+                if kind.subresources.status { " status" } else { "" },
+                kind.short_names.iter().map(|name| format!(" {name}")).collect::<String>(),
+            )
+        })
+        .collect();
+    assert_eq!(
+        facts,
+        [
+            "core.kubefed.io/v1beta1 kubefedconfigs namespaced",
+            "core.kubefed.io/v1beta1 kubefedclusters namespaced status kfc",
+            "core.kubefed.io/v1beta1,types.kubefed.io/v1beta1 federatedtypeconfigs namespaced status ftc",
+            "core.kubefed.io/v1alpha1 propagatedversions namespaced status",
+            "core.kubefed.io/v1alpha1 clusterpropagatedversions cluster status",
+            "core.kubefed.io/v1alpha1 federatedservicestatuses namespaced",
+            "scheduling.kubefed.io/v1alpha1 replicaschedulingpreferences namespaced rsp",
+            "scheduling.kubefed.io/v1alpha1 replicaschedulingstrategies cluster rss",
+            "multiclusterdns.kubefed.io/v1alpha1 domains namespaced",
+            "multiclusterdns.kubefed.io/v1alpha1 servicednsrecords namespaced status",
+            "multiclusterdns.kubefed.io/v1alpha1 ingressdnsrecords namespaced status",
+            "multiclusterdns.kubefed.io/v1alpha1 dnsendpoints namespaced status",
+        ]
+    );
+}
+
+#[test]
+fn plurals_are_those_that_kubefed_makes() {
+    for (kind, plural) in [
+        ("Deployment", "deployments"),
+        ("Ingress", "ingresses"),
+        ("NetworkPolicy", "networkpolicies"),
+        ("Proxy", "proxies"),
+        ("Mesh", "meshes"),
+        ("Match", "matches"),
+        ("Box", "boxes"),
+        ("Quiz", "quizes"),
+        ("Zero", "zeroes"),
+        ("Gateway", "gatewaies"),
+    ] {
+        assert_eq!(federatedtypeconfig::plural_name(kind), plural);
     }
 }
