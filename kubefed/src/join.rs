@@ -53,7 +53,7 @@ pub(crate) struct JoinOptions {
     #[arg(long)]
     pub(crate) secret_name: Option<String>,
     /// Refuse to join a cluster that was joined before
-    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub(crate) error_on_existing: bool,
 }
 
@@ -119,7 +119,9 @@ pub(crate) async fn join_in(config: Kubeconfig, options: &JoinOptions) -> anyhow
     };
     let member = Cluster::connect(&ends.config, &ends.context).await?;
     let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
-    let joined = present(member.get(&format!("{accounts}/{}", ends.account)).await)
+    let joined = member
+        .find(&format!("{accounts}/{}", ends.account))
+        .await
         .with_context(|| format!("cluster {name}"))?;
     if joined.is_some() && options.error_on_existing {
         bail!(
@@ -139,15 +141,6 @@ pub(crate) async fn join_in(config: Kubeconfig, options: &JoinOptions) -> anyhow
     tracing::info!("Registering cluster {name:?} with the federation");
     register(&ends, options, &member, &token, ca).await.context("the federation")?;
     Ok(())
-}
-
-/// `None` for what is not there.
-fn present(outcome: Result<Value, Error>) -> Result<Option<Value>, Error> {
-    match outcome {
-        Ok(value) => Ok(Some(value)),
-        Err(error) if error.code == 404 => Ok(None),
-        Err(error) => Err(error),
-    }
 }
 
 /// The objects in a member that give an account its rights: path of the collection, and object.
@@ -259,7 +252,7 @@ async fn register(
 ) -> anyhow::Result<()> {
     let (namespace, name) = (&ends.namespace, &options.cluster_name);
     let clusters = format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedclusters");
-    let known = present(ends.host.get(&format!("{clusters}/{name}")).await)?;
+    let known = ends.host.find(&format!("{clusters}/{name}")).await?;
     let known_secret = known
         .as_ref()
         .and_then(|known| known["spec"]["secretRef"]["name"].as_str())
@@ -369,13 +362,20 @@ async fn clean(member: &Cluster, ends: &Ends) -> anyhow::Result<()> {
         .delete(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/{}", ends.account))
         .await?;
     member.delete(&format!("/api/v1/namespaces/{namespace}/secrets/{}", ends.account)).await?;
-    let uid = |namespace: Result<Value, Error>| {
-        present(namespace).map(|found| found.map(|found| found["metadata"]["uid"].clone()))
-    };
+    let uid = |found: Option<Value>| found.map(|found| found["metadata"]["uid"].clone());
     let path = format!("/api/v1/namespaces/{namespace}");
-    let (here, there) = (uid(ends.host.get(&path).await)?, uid(member.get(&path).await)?);
-    if there.is_some() && here != there {
-        member.delete(&path).await?;
+    let (here, there) = (uid(ends.host.find(&path).await?), uid(member.find(&path).await?));
+    if there.is_none() || here == there {
+        return Ok(());
+    }
+    // The accounts of other federations live there too.
+    let accounts = member.list(&format!("{path}/serviceaccounts")).await?;
+    let others = accounts.iter().filter_map(|account| account["metadata"]["name"].as_str());
+    match others.into_iter().find(|name| *name != "default" && *name != ends.account) {
+        Some(other) => {
+            tracing::info!("Namespace {namespace} stays: service account {other} is in it")
+        }
+        None => member.delete(&path).await?,
     }
     Ok(())
 }

@@ -68,7 +68,9 @@ async fn main() -> ExitCode {
             Ok(())
         }
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "kubefed", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "kubefed", &mut script);
+            say(String::from_utf8_lossy(&script).trim_end());
             Ok(())
         }
     };
@@ -87,4 +89,36 @@ fn say(line: &str) {
     use std::io::Write as _;
     let mut out = std::io::stdout();
     let _nobody_reads = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_are_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_guides_join_is_understood() {
+        let line = "kubefed join cluster2 --cluster-context cluster2 --host-cluster-context host-cluster --v=2";
+        let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+        assert_eq!(cli.verbosity, 2);
+        let Command::Join(options) = cli.command else { panic!("not join") };
+        assert_eq!(options.cluster_name, "cluster2");
+        assert_eq!(options.host.host_cluster_context.as_deref(), Some("host-cluster"));
+    }
+
+    #[test]
+    fn error_on_existing_takes_no_word_that_follows() {
+        let parse = |line: &str| {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            let Command::Join(options) = cli.command else { panic!("not join") };
+            (options.cluster_name, options.error_on_existing)
+        };
+        assert_eq!(parse("kubefed join a"), ("a".into(), true));
+        assert_eq!(parse("kubefed join --error-on-existing a"), ("a".into(), true));
+        assert_eq!(parse("kubefed join --error-on-existing=false a"), ("a".into(), false));
+    }
 }

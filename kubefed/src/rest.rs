@@ -1,23 +1,34 @@
 //! Requests to a cluster of a kubeconfig, with objects as trees.
 
+use std::time::Duration;
+
 use anyhow::Context as _;
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use http::{Method, Request, header};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
+
+/// How long an answer may take.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// How many objects of a list are asked for at a time.
+const PAGE: usize = 500;
 
 /// A cluster, by a context of a kubeconfig.
 pub(crate) struct Cluster {
     client: Client,
     /// The cluster's entry in the kubeconfig.
     pub(crate) entry: kube::config::Cluster,
+    /// PEM of the certificate that we show.
+    pub(crate) certificate: Option<Vec<u8>>,
 }
 
 /// Why a request failed: the code is 0 where the server was not reached.
 #[derive(Debug)]
 pub(crate) struct Error {
     pub(crate) code: u16,
-    message: String,
+    pub(crate) message: String,
 }
 
 impl std::fmt::Display for Error {
@@ -62,7 +73,14 @@ impl Cluster {
         let config = Config::from_custom_kubeconfig(config.clone(), &options)
             .await
             .with_context(|| format!("context {context:?} can't be used"))?;
-        Ok(Cluster { client: Client::try_from(config)?, entry })
+        let user = &config.auth_info;
+        let certificate = pem(&user.client_certificate_data, &user.client_certificate);
+        Ok(Cluster { client: Client::try_from(config)?, entry, certificate })
+    }
+
+    /// PEM of the authorities that are trusted to speak for the cluster.
+    pub(crate) fn authorities(&self) -> Option<Vec<u8>> {
+        pem(&self.entry.certificate_authority_data, &self.entry.certificate_authority)
     }
 
     /// The text at a path.
@@ -72,6 +90,31 @@ impl Cluster {
 
     pub(crate) async fn get(&self, path: &str) -> Result<Value, Error> {
         self.call(Method::GET, path, "", None).await
+    }
+
+    /// The object, or `None` if it is not there.
+    pub(crate) async fn find(&self, path: &str) -> Result<Option<Value>, Error> {
+        match self.get(path).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.code == 404 => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Every object of a collection, page by page.
+    pub(crate) async fn list(&self, path: &str) -> Result<Vec<Value>, Error> {
+        let mut objects = Vec::new();
+        let mut token = String::new();
+        loop {
+            let mut page = self.get(&format!("{path}?limit={PAGE}&continue={token}")).await?;
+            if let Value::Array(items) = page["items"].take() {
+                objects.extend(items);
+            }
+            match page["metadata"]["continue"].as_str() {
+                Some(next) if !next.is_empty() => token = escape(next),
+                _ => return Ok(objects),
+            }
+        }
     }
 
     pub(crate) async fn create(&self, path: &str, object: &Value) -> Result<Value, Error> {
@@ -123,7 +166,12 @@ impl Cluster {
         }
         let request =
             request.body(body).map_err(|error| Error { code: 0, message: error.to_string() })?;
-        self.client.request_text(request).await.map_err(|error| match error {
+        let answer = tokio::time::timeout(TIMEOUT, self.client.request_text(request)).await;
+        let answer = answer.map_err(|_| Error {
+            code: 0,
+            message: format!("the server cannot be reached: no answer within {TIMEOUT:?}"),
+        })?;
+        answer.map_err(|error| match error {
             kube::Error::Api(status) => {
                 let reason = Some(status.reason.as_str())
                     .filter(|reason| !reason.is_empty())
@@ -133,7 +181,55 @@ impl Cluster {
                     message: format!("Error from server ({reason}): {}", status.message),
                 }
             }
-            error => Error { code: 0, message: format!("the server cannot be reached: {error}") },
+            error => Error {
+                code: 0,
+                message: format!("the server cannot be reached: {}", causes(&error)),
+            },
         })
+    }
+}
+
+/// The innermost causes of an error say most; the outer ones are names of layers.
+fn causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let inner = cause.to_string();
+        if !text.contains(&inner) {
+            text = format!("{text}: {inner}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// A continue token as part of a query.
+fn escape(token: &str) -> String {
+    token.bytes().fold(String::new(), |mut text, byte| {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            text.push(char::from(byte));
+        } else {
+            text += &format!("%{byte:02X}");
+        }
+        text
+    })
+}
+
+/// PEM that a kubeconfig holds, or names the file of.
+fn pem(data: &Option<String>, file: &Option<String>) -> Option<Vec<u8>> {
+    match (data, file) {
+        (Some(data), _) => BASE64_STANDARD.decode(data).ok(),
+        (None, Some(file)) => std::fs::read(file).ok(),
+        (None, None) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_continue_token_survives_the_query() {
+        assert_eq!(escape("aZ9-_=+/"), "aZ9-_%3D%2B%2F");
     }
 }

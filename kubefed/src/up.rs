@@ -17,12 +17,15 @@ use crate::say;
 mod children;
 mod demo;
 mod home;
+mod ready;
 
 use children::{Children, Program};
 use home::{Home, Place};
 
 /// The name of the federation's own context and process.
 const FEDERATION: &str = "federation";
+/// The local members of a new directory.
+const DEFAULT_MEMBERS: &[&str] = &["cluster1", "cluster2"];
 /// How long a start may take, and an end.
 const START: Duration = Duration::from_secs(30);
 const END: Duration = Duration::from_secs(10);
@@ -33,8 +36,8 @@ pub(crate) struct Options {
     /// Where everything is kept: data, certificates, logs, the kubeconfig
     #[arg(long, default_value = ".kubefed")]
     dir: PathBuf,
-    /// The local members, separated by commas
-    #[arg(long, value_delimiter = ',', default_value = "cluster1,cluster2")]
+    /// The local members, separated by commas; those that the directory has, in a new one cluster1,cluster2
+    #[arg(long, value_delimiter = ',')]
     members: Vec<String>,
     /// Join the cluster of this context of your kubeconfig instead of local members; may be repeated
     #[arg(long)]
@@ -74,7 +77,7 @@ pub(crate) async fn up(options: Options) -> anyhow::Result<()> {
 }
 
 async fn run(options: &Options, home: &Home, children: &mut Children) -> anyhow::Result<()> {
-    let members: &[String] = if options.member_context.is_empty() { &options.members } else { &[] };
+    let members = &local_members(options, home.members());
     for (at, name) in members.iter().enumerate() {
         if name == FEDERATION || !kubefed_apimachinery::names::dns1123_label(name).is_empty() {
             bail!("{name:?} cannot be the name of a cluster (--members)");
@@ -115,6 +118,7 @@ async fn run(options: &Options, home: &Home, children: &mut Children) -> anyhow:
             .await
             .with_context(|| format!("cannot join {name}"))?;
     }
+    let mut joined = members.clone();
     for context in &options.member_context {
         let mine = rest::kubeconfig(None)?;
         let all = mine.merge(rest::kubeconfig(Some(&kubeconfig))?)?;
@@ -122,7 +126,11 @@ async fn run(options: &Options, home: &Home, children: &mut Children) -> anyhow:
         join::join_in(all, &join_options(&name, context))
             .await
             .with_context(|| format!("cannot join {context}"))?;
+        joined.push(name);
     }
+    ready::wait(&host, &joined).await.with_context(|| {
+        format!("the federation does not get ready (logs: {})", home.dir.join("logs").display())
+    })?;
     say(&format!("federation ready: KUBECONFIG={}", kubeconfig.display()));
     if options.demo {
         demo::run(&config, &kubeconfig, members).await?;
@@ -132,6 +140,19 @@ async fn run(options: &Options, home: &Home, children: &mut Children) -> anyhow:
         return Ok(());
     }
     std::future::pending().await
+}
+
+/// The members to run: those that are asked for, else those that ran before.
+fn local_members(options: &Options, known: Vec<String>) -> Vec<String> {
+    if !options.members.is_empty() {
+        options.members.clone()
+    } else if !known.is_empty() {
+        known
+    } else if options.member_context.is_empty() {
+        DEFAULT_MEMBERS.iter().map(|&name| name.into()).collect()
+    } else {
+        Vec::new()
+    }
 }
 
 fn join_options(name: &str, context: &str) -> JoinOptions {
@@ -224,5 +245,30 @@ fn is_kubefed(pid: i32) -> bool {
             theirs.to_string_lossy().trim_end_matches(" (deleted)") == ours.to_string_lossy()
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        options: Options,
+    }
+
+    #[test]
+    fn a_directory_keeps_its_members() {
+        let local = |flags: &[&str], known: &[&str]| {
+            let line = Line::parse_from(std::iter::once(&"up").chain(flags));
+            local_members(&line.options, known.iter().map(|&name| name.into()).collect())
+        };
+        assert_eq!(local(&[], &[]), ["cluster1", "cluster2"]);
+        assert_eq!(local(&[], &["north"]), ["north"]);
+        assert_eq!(local(&["--members", "a,b"], &["north"]), ["a", "b"]);
+        assert_eq!(local(&["--member-context", "kind"], &[]), [""; 0]);
     }
 }

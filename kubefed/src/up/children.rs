@@ -1,5 +1,6 @@
 //! The processes of a federation: started, restarted when they crash, ended in order.
 
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
@@ -17,6 +18,8 @@ use super::home::Home;
 /// The pause before a process that crashed is started anew; doubled while it goes on crashing.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
+/// How long a start is tried again: its predecessor, left alone by a crash, may still hold port and store.
+const TRIES: Duration = Duration::from_secs(12);
 /// One that ran so long did not crash at its start.
 const SETTLED: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(10);
@@ -87,12 +90,13 @@ impl Children {
         ));
         self.running.push(Running { name: program.name.clone(), stop, task });
         let Some(endpoint) = endpoint else { return Ok(String::new()) };
-        let deadline = Instant::now() + patience;
+        let started = Instant::now();
         loop {
             if let Ok(text) = std::fs::read_to_string(&endpoint) {
                 return Ok(text.trim().to_owned());
             }
-            if failed.load(Ordering::Relaxed) || Instant::now() >= deadline {
+            let limit = if failed.load(Ordering::Relaxed) { TRIES } else { patience };
+            if started.elapsed() >= limit {
                 bail!("{} did not start: {}", program.name, last_line(&log));
             }
             tokio::time::sleep(LOOK).await;
@@ -114,7 +118,12 @@ impl Children {
 /// Starts a process. Its standard input is a pipe from us: it ends when we do, however that comes.
 fn spawn(program: &Program, log: &PathBuf) -> anyhow::Result<Child> {
     let binary = std::env::current_exe()?.with_file_name(program.binary);
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(log)?;
+    let file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .mode(0o600)
+        .open(log)
+        .with_context(|| format!("cannot write {}", log.display()))?;
     Command::new(&binary)
         .args(&program.arguments)
         .stdin(Stdio::piped())

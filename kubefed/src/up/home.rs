@@ -63,6 +63,16 @@ impl Home {
         Ok(Home { dir, _lock: lock })
     }
 
+    /// The local members that ran here before.
+    pub(super) fn members(&self) -> Vec<String> {
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
+        let places = entries.filter(|entry| entry.path().join("sa.key").exists());
+        let names = places.filter_map(|entry| entry.file_name().into_string().ok());
+        let mut members: Vec<String> = names.filter(|name| name != FEDERATION).collect();
+        members.sort();
+        members
+    }
+
     /// The place of a server; what is missing is made.
     pub(super) fn place(&self, name: &str) -> anyhow::Result<Place> {
         let dir = self.dir.join(name);

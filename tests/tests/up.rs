@@ -1,0 +1,149 @@
+//! `kubefed up` as a user runs it: the binaries, in a directory of their own.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(50);
+
+/// `make test` builds the binaries; cargo builds them beside the tests.
+fn kubefed() -> Command {
+    let tests = std::env::current_exe().expect("the test has a path");
+    let dir = tests.parent().and_then(Path::parent).expect("target/PROFILE/deps");
+    let binary = dir.join("kubefed");
+    assert!(binary.exists(), "{} is missing: cargo build --workspace --bins", binary.display());
+    Command::new(binary)
+}
+
+/// An `up` that runs until it is dropped.
+struct Up {
+    child: Child,
+    kubeconfig: PathBuf,
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        let _ended_already = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+impl Up {
+    fn start(dir: &Path) -> Up {
+        let mut child = kubefed()
+            .args(["up", "--dir"])
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("kubefed starts");
+        let mut first = String::new();
+        let mut output = BufReader::new(child.stdout.take().expect("piped"));
+        output.read_line(&mut first).expect("readable");
+        let kubeconfig = first.trim().strip_prefix("federation ready: KUBECONFIG=").map(Into::into);
+        let Some(kubeconfig) = kubeconfig else {
+            let _ended_already = child.kill();
+            panic!("kubefed up says {first:?}")
+        };
+        Up { child, kubeconfig }
+    }
+
+    fn kubectl(&self, arguments: &str) -> Output {
+        Command::new("kubectl")
+            .args(arguments.split(' '))
+            .arg("--cache-dir")
+            .arg(self.kubeconfig.with_file_name("cache"))
+            .env("KUBECONFIG", &self.kubeconfig)
+            .output()
+            .expect("kubectl is on the PATH")
+    }
+
+    fn check(&self) -> Output {
+        kubefed().arg("check").env("KUBECONFIG", &self.kubeconfig).output().expect("kubefed starts")
+    }
+
+    /// The process of ours whose command line holds `word`.
+    fn process(&self, word: &str) -> Option<String> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
+        let children = tasks
+            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
+        let pids: Vec<String> = children
+            .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
+            .collect();
+        pids.into_iter().find(|pid| {
+            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+            line.split(|&byte| byte == 0).any(|argument| argument == word.as_bytes())
+        })
+    }
+}
+
+fn text(output: &Output) -> String {
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
+}
+
+/// Tries again until the command succeeds.
+fn succeeds(what: &str, command: impl Fn() -> Output) -> String {
+    let began = Instant::now();
+    loop {
+        let output = command();
+        if output.status.success() {
+            return text(&output);
+        }
+        assert!(began.elapsed() < PATIENCE, "{what}: {}", text(&output));
+        std::thread::sleep(LOOK);
+    }
+}
+
+#[test]
+fn the_demo_sees_every_step() {
+    let dir = TempDir::new().expect("a directory");
+    let output = kubefed()
+        .args(["up", "--demo", "--exit", "--dir"])
+        .arg(dir.path())
+        .output()
+        .expect("starts");
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(text(&output).contains("go on with"), "{}", text(&output));
+}
+
+#[test]
+fn a_federation_heals_and_keeps_its_data() {
+    let dir = TempDir::new().expect("a directory");
+    let up = Up::start(dir.path());
+    let kubeconfig = std::fs::read_to_string(&up.kubeconfig).expect("a kubeconfig");
+    succeeds("check", || up.check());
+    let refused = kubefed().args(["up", "--dir"]).arg(dir.path()).output().expect("kubefed starts");
+    assert!(!refused.status.success());
+    assert!(text(&refused).contains("kubefed down"), "{}", text(&refused));
+
+    let labeled = up.kubectl("label namespace default kept=yes");
+    assert!(labeled.status.success(), "{}", text(&labeled));
+    let member = up.process("--name=cluster1").expect("the member runs");
+    assert!(Command::new("kill").args(["-9", &member]).status().expect("kill").success());
+    succeeds("the member is back", || up.kubectl("--context cluster1 get namespace default"));
+    succeeds("check", || up.check());
+
+    // Nobody tells the servers to end: they see it by themselves, while the next `up` waits for their ports and stores.
+    drop(up);
+    let up = Up::start(dir.path());
+    let kept = text(&up.kubectl("get namespaces -l kept=yes -o name"));
+    assert_eq!(kept.trim(), "namespace/default");
+    let server = |text: &str| -> Vec<String> {
+        text.lines().filter(|line| line.contains("server:")).map(str::to_owned).collect()
+    };
+    let again = std::fs::read_to_string(&up.kubeconfig).expect("a kubeconfig");
+    assert_eq!(server(&again), server(&kubeconfig), "kubeconfigs stay good");
+
+    let began = Instant::now();
+    let down = kubefed().args(["down", "--dir"]).arg(dir.path()).output().expect("kubefed starts");
+    assert!(down.status.success(), "{}", text(&down));
+    assert!(began.elapsed() < Duration::from_secs(10), "down took {:?}", began.elapsed());
+    assert!(!up.check().status.success());
+}
