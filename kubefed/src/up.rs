@@ -94,7 +94,7 @@ async fn run(options: &Options, home: &Home, children: &mut Children) -> anyhow:
     let mut programs = vec![apiserver(&places[0], &options.etcd_servers)];
     programs.extend(places[1..].iter().map(localcluster));
     for (program, place) in programs.into_iter().zip(&mut places) {
-        place.endpoint = Some(children.start(program, home, Some(&place.dir), START).await?);
+        place.endpoint = Some(children.start(program, home, START).await?);
     }
     let kubeconfig = home.write_kubeconfig(&places)?;
     let config = rest::kubeconfig(Some(&kubeconfig))?;
@@ -110,8 +110,9 @@ async fn run(options: &Options, home: &Home, children: &mut Children) -> anyhow:
             "--healthz-addr=127.0.0.1:0".into(),
             "--exit-with-parent".into(),
         ],
+        serves_in: None,
     };
-    children.start(manager, home, None, START).await.map(drop)?;
+    children.start(manager, home, START).await.map(drop)?;
     for name in members {
         let all = rest::kubeconfig(Some(&kubeconfig))?;
         join::join_in(all, &join_options(name, name))
@@ -180,7 +181,7 @@ fn apiserver(place: &Place, etcd_servers: &[String]) -> Program {
         arguments.push("--storage-backend=etcd3".into());
         arguments.push(format!("--etcd-servers={}", etcd_servers.join(",")));
     }
-    Program { name: place.name.clone(), binary: "kubefed-apiserver", arguments }
+    server(place, "kubefed-apiserver", arguments)
 }
 
 fn localcluster(place: &Place) -> Program {
@@ -188,7 +189,12 @@ fn localcluster(place: &Place) -> Program {
     arguments.push(format!("--name={}", place.name));
     arguments.push(format!("--dir={}", place.dir.join("data").display()));
     arguments.push(format!("--root-ca-file={}", place.dir.join("ca.crt").display()));
-    Program { name: place.name.clone(), binary: "kubefed-localcluster", arguments }
+    server(place, "kubefed-localcluster", arguments)
+}
+
+fn server(place: &Place, binary: &'static str, arguments: Vec<String>) -> Program {
+    let serves_in = Some(place.dir.clone());
+    Program { name: place.name.clone(), binary, arguments, serves_in }
 }
 
 /// What a new control plane begins with.

@@ -1,5 +1,6 @@
 //! The processes of a federation: started, restarted when they crash, ended in order.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -32,6 +33,27 @@ pub(super) struct Program {
     /// The binary beside ours.
     pub(super) binary: &'static str,
     pub(super) arguments: Vec<String>,
+    /// Of a server: the directory that keeps its address.
+    pub(super) serves_in: Option<PathBuf>,
+}
+
+impl Program {
+    /// Where a server tells that it listens.
+    fn listening(&self) -> Option<PathBuf> {
+        self.serves_in.as_ref().map(|dir| dir.join("listening"))
+    }
+
+    /// Where the address that it once had is kept.
+    fn endpoint(&self) -> Option<PathBuf> {
+        self.serves_in.as_ref().map(|dir| dir.join("endpoint"))
+    }
+
+    /// The port that a server once had, so that kubeconfigs stay good; 0 for a new one.
+    fn port(&self) -> u16 {
+        let kept = self.endpoint().and_then(|path| std::fs::read_to_string(path).ok());
+        let address = kept.and_then(|text| text.trim().parse::<SocketAddr>().ok());
+        address.map_or(0, |address| address.port())
+    }
 }
 
 impl Program {
@@ -65,18 +87,13 @@ struct Running {
 }
 
 impl Children {
-    /// Starts a process, and waits until it listens if it tells so in `dir`; returns where.
+    /// Starts a process, and waits until it listens if it is a server; returns where.
     pub(super) async fn start(
         &mut self,
         program: Program,
         home: &Home,
-        dir: Option<&Path>,
         patience: Duration,
     ) -> anyhow::Result<String> {
-        let endpoint = dir.map(|dir| dir.join("endpoint"));
-        if let Some(endpoint) = &endpoint {
-            let _was_there = std::fs::remove_file(endpoint);
-        }
         let log = home.dir.join("logs").join(format!("{}.log", program.name));
         let child = spawn(&program, &log)?;
         let (stop, stopped) = oneshot::channel();
@@ -89,14 +106,20 @@ impl Children {
             Arc::clone(&failed),
         ));
         self.running.push(Running { name: program.name.clone(), stop, task });
-        let Some(endpoint) = endpoint else { return Ok(String::new()) };
+        let (Some(told), Some(kept)) = (program.listening(), program.endpoint()) else {
+            return Ok(String::new());
+        };
         let started = Instant::now();
         loop {
-            if let Ok(text) = std::fs::read_to_string(&endpoint) {
+            if let Ok(text) = std::fs::read_to_string(&told) {
+                std::fs::rename(&told, &kept)
+                    .with_context(|| format!("cannot write {}", kept.display()))?;
                 return Ok(text.trim().to_owned());
             }
             let limit = if failed.load(Ordering::Relaxed) { TRIES } else { patience };
             if started.elapsed() >= limit {
+                // Somebody else may have the port by now: the next start takes another.
+                let _was_there = std::fs::remove_file(&kept);
                 bail!("{} did not start: {}", program.name, last_line(&log));
             }
             tokio::time::sleep(LOOK).await;
@@ -124,7 +147,13 @@ fn spawn(program: &Program, log: &PathBuf) -> anyhow::Result<Child> {
         .mode(0o600)
         .open(log)
         .with_context(|| format!("cannot write {}", log.display()))?;
-    Command::new(&binary)
+    let mut command = Command::new(&binary);
+    if let Some(listening) = program.listening() {
+        let _was_there = std::fs::remove_file(&listening);
+        command.arg(format!("--secure-port={}", program.port()));
+        command.arg("--endpoint-file").arg(listening);
+    }
+    command
         .args(&program.arguments)
         .stdin(Stdio::piped())
         .stdout(file.try_clone()?)

@@ -25,7 +25,7 @@ pub(super) struct Home {
 pub(super) struct Place {
     pub(super) name: String,
     pub(super) dir: PathBuf,
-    /// Where it listened last, or listens now.
+    /// Where it listens, once it does.
     pub(super) endpoint: Option<String>,
     authority: Authority,
 }
@@ -86,9 +86,7 @@ impl Home {
             write(&dir.join("sa.pub"), &public)?;
             write(&dir.join("sa.key"), &private)?;
         }
-        let endpoint =
-            fs::read_to_string(dir.join("endpoint")).ok().map(|text| text.trim().to_owned());
-        Ok(Place { name: name.to_owned(), dir, endpoint, authority })
+        Ok(Place { name: name.to_owned(), dir, endpoint: None, authority })
     }
 
     /// The kubeconfig of the federation's user: a context for each place.
@@ -117,19 +115,15 @@ impl Home {
 }
 
 impl Place {
-    /// The flags that every server here takes. It listens where it did before, so that kubeconfigs stay good.
+    /// The flags that every server here takes.
     pub(super) fn serving_flags(&self) -> Vec<String> {
         let file = |name: &str| self.dir.join(name).display().to_string();
-        let port =
-            self.endpoint.as_ref().and_then(|e| e.rsplit_once(':')).map_or("0", |(_, port)| port);
         vec![
-            format!("--secure-port={port}"),
             format!("--tls-cert-file={}", file("tls.crt")),
             format!("--tls-private-key-file={}", file("tls.key")),
             format!("--client-ca-file={}", file("ca.crt")),
             format!("--service-account-signing-key-file={}", file("sa.key")),
             format!("--service-account-key-file={}", file("sa.pub")),
-            format!("--endpoint-file={}", file("endpoint")),
             "--exit-with-parent".into(),
         ]
     }
