@@ -94,6 +94,26 @@ async fn the_guides_deployment_reaches_both_clusters_and_is_kept_there() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_a_member_retains_survive_an_edit_of_the_template() {
+    let federation = with_the_guides_deployment().await;
+    let (admin, member) = (federation.admin(), federation.member("cluster2").admin());
+    let path = format!("{FEDERATED}/test-deployment");
+    admin.merge(&path, &json!({"spec": {"retainReplicas": true}})).await.unwrap();
+    replicas(&federation, "cluster2", 3).await;
+    condition(&federation, "True").await;
+    let there = format!("{DEPLOYMENTS}/test-deployment");
+    member.merge(&there, &json!({"spec": {"replicas": 7}})).await.unwrap();
+    let label = json!({"spec": {"template": {"metadata": {"labels": {"tier": "web"}}}}});
+    admin.merge(&path, &label).await.unwrap();
+    let deployment = eventually("the template's new label is there", async || {
+        let deployment = member.get(&there).await.ok()?;
+        (deployment["metadata"]["labels"]["tier"] == "web").then_some(deployment)
+    })
+    .await;
+    assert_eq!(deployment["spec"]["replicas"], 7);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_placed_is_told_in_the_status() {
     let federation = with_the_guides_deployment().await;
     let admin = federation.admin();

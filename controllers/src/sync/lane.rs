@@ -219,14 +219,10 @@ impl Lane {
                 return Ok(());
             }
         };
-        if !is_new
-            && object.is_some_and(template::retains_replicas)
-            && let Some(spec) = desired.get_mut("spec").and_then(Value::as_object_mut)
-        {
-            // Not ours to say: who scales there keeps what he set.
-            spec.remove("replicas");
-        }
         let target = self.target_path(sync, key);
+        if !is_new && object.is_some_and(template::retains_replicas) {
+            self.retain_replicas(client, &target, &mut desired).await;
+        }
         let written = self.write(sync, client, &target, &desired, is_new, object).await;
         match written {
             Ok(written) => {
@@ -259,6 +255,17 @@ impl Lane {
                 sync.done(key, cluster, Some(outcome(state, &error.to_string())), None);
                 Err(())
             }
+        }
+    }
+
+    /// Who scales in the member keeps what he set. It is said again rather than left out: a field that we no longer
+    /// apply would fall back to its default.
+    async fn retain_replicas(&self, client: &Client, target: &str, desired: &mut Value) {
+        if let Ok(there) = client.get(target).await
+            && there["spec"]["replicas"].is_i64()
+            && desired["spec"].is_object()
+        {
+            desired["spec"]["replicas"] = there["spec"]["replicas"].clone();
         }
     }
 
