@@ -1,23 +1,25 @@
 //! One revision of one object: the bytes that readers get, and the few fields that the server looks at.
 //!
-//! The store holds canonical JSON: `apiVersion`, then the other keys sorted; no white space, no `metadata.resourceVersion`. From it the *wire form*
-//! is made once, by putting the resource version into its place. Every reader of this revision shares these bytes; no
-//! reader parses or encodes.
+//! The store holds canonical JSON: `apiVersion`, then the other keys sorted; no white space, no
+//! `metadata.resourceVersion`. From it the *wire form* is made once, by putting the resource version into its place.
+//! Every reader of this revision shares these bytes; no reader parses or encodes.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::{BoxError, Entry, Error, Revision};
 
 const HEAD: &[u8] = b"{\"apiVersion\":\"";
+const UID: &str = "\"uid\":";
 
 /// One revision of an object.
-#[derive(Debug)]
 pub struct Object {
     /// The key below the kind's prefix: `namespace/name`, or `name`.
     pub key: Arc<str>,
@@ -33,6 +35,17 @@ pub struct Object {
     version_at: (usize, usize),
     /// Where the metadata object is.
     metadata_at: (usize, usize),
+}
+
+impl fmt::Debug for Object {
+    /// Leaves out the bytes: they may hold a secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Object")
+            .field("key", &self.key)
+            .field("revision", &self.revision)
+            .field("size", &self.line.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// Names and values.
@@ -80,6 +93,7 @@ struct Metadata<'a> {
     namespace: Cow<'a, str>,
     #[serde(borrow)]
     uid: Option<&'a RawValue>,
+    resource_version: Option<IgnoredAny>,
     #[serde(borrow, default)]
     deletion_timestamp: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
@@ -110,7 +124,8 @@ impl Object {
         let bytes = text.as_bytes();
         let tail_at = bytes
             .strip_prefix(HEAD)
-            .and_then(|rest| rest.iter().position(|&byte| byte == b'"'))
+            .and_then(|rest| rest.iter().position(|&byte| byte == b'"' || byte == b'\\'))
+            .filter(|&end| bytes[HEAD.len() + end] == b'"')
             .map(|end| HEAD.len() + end + 1)
             .ok_or_else(|| malformed("it does not begin with apiVersion".into()))?;
         let shape: Shape<'_> =
@@ -123,7 +138,11 @@ impl Object {
         let offset = |part: &str| part.as_ptr() as usize - text.as_ptr() as usize;
         let metadata_start = offset(raw);
         let uid = metadata.uid.ok_or_else(|| malformed("it has no uid".into()))?;
-        let splice_at = offset(uid.get()) - "\"uid\":".len();
+        let uid_at = offset(uid.get());
+        if !text[..uid_at].ends_with(UID) || metadata.resource_version.is_some() {
+            return Err(malformed("it is not in canonical form".into()));
+        }
+        let splice_at = uid_at - UID.len();
         let revision = entry.mod_revision.to_string();
         let mut line = BytesMut::with_capacity(bytes.len() + revision.len() + 24);
         line.put_slice(&bytes[..splice_at]);
@@ -186,6 +205,11 @@ impl Object {
             version_at: (start, start + digits.len()),
             metadata_at: (self.metadata_at.0, self.metadata_at.1 + digits.len() - (end - start)),
         }
+    }
+
+    /// How many bytes the wire form has.
+    pub fn size(&self) -> usize {
+        self.line.len() - 1
     }
 
     /// The object as JSON, in the version that the store holds.
@@ -290,6 +314,14 @@ mod tests {
     }
 
     #[test]
+    fn debug_output_shows_no_value() {
+        let mut secret = thing();
+        secret["data"] = json!({"password": "hunter2"});
+        let object = Object::from_entry(&entry(&secret), &[]).unwrap();
+        assert!(!format!("{object:?}").contains("hunter2"));
+    }
+
+    #[test]
     fn a_deleted_object_has_the_revision_of_its_deletion() {
         let object = Object::from_entry(&entry(&thing()), &[]).unwrap().at(1234);
         assert_eq!(object.value()["metadata"]["resourceVersion"], "1234");
@@ -316,6 +348,11 @@ mod tests {
             "[1]",
             r#"{"apiVersion":"v1"}"#,
             r#"{"apiVersion":"v1","metadata":{"name":"a"}}"#,
+            r#"{"apiVersion":"v\"1","metadata":{"name":"a","uid":"u"}}"#,
+            r#"{"apiVersion":"v1","metadata":{"name":"a","uid" :"u"}}"#,
+            r#"{"apiVersion":"v1","metadata":{"name":"a","\u0075id":"u"}}"#,
+            r#"{"apiVersion":"v1","metadata":{"name":"a","resourceVersion":"1","uid":"u"}}"#,
+            r#"{"apiVersion":"v1","metadata":{"name":"a","uid":"u"},"metadata":{}}"#,
             "\u{0}",
         ] {
             let entry = Entry {
