@@ -3,7 +3,6 @@
 //! One task follows the store. Readers take an immutable snapshot and never wait for it; a watcher is a place in the
 //! ring of changes, so that one who waits costs next to nothing and one who is too slow is cut off, not buffered for.
 
-use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,11 +12,12 @@ use arc_swap::ArcSwap;
 use imbl::OrdMap;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::object::Object;
-use crate::{Range, Revision, Store};
+use crate::{Revision, Store};
 
 mod follow;
 mod ring;
@@ -28,10 +28,8 @@ pub use watcher::{EventType, Filter, WatchEvent, WatchFrom, WatchQuery, Watcher}
 
 /// How long a reader waits for the cache to catch up, as in Kubernetes.
 const FRESHNESS_WAIT: Duration = Duration::from_secs(3);
-/// How often a waiting reader asks the store anew how far it is.
+/// How often the store is asked anew how far it is, while readers wait.
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
-/// How many states are kept for lists that go on in pages. Each shares all but its changed nodes with the newest.
-const PINNED: usize = 32;
 
 type Objects = OrdMap<Arc<str>, Arc<Object>>;
 
@@ -123,9 +121,15 @@ pub struct Cacher {
     ring: RwLock<Ring>,
     /// Tells the revision of the state, 0 while it is not filled.
     progress: watch::Sender<Revision>,
-    pinned: Mutex<BTreeMap<Revision, Objects>>,
+    /// Wakes the watchers: the ring has changed.
+    changed: watch::Sender<()>,
+    /// The number of the last question for the current revision, and the answer.
     question: tokio::sync::Mutex<(u64, Revision)>,
     tickets: AtomicU64,
+    /// The newest revision that the store has told.
+    known: AtomicU64,
+    /// When progress was last requested, and what was known then.
+    requested: Mutex<Option<(Instant, Revision)>>,
     built: AtomicU64,
     token: CancellationToken,
 }
@@ -144,9 +148,11 @@ impl Cacher {
             state: ArcSwap::default(),
             ring: RwLock::default(),
             progress: watch::Sender::new(0),
-            pinned: Mutex::default(),
+            changed: watch::Sender::default(),
             question: tokio::sync::Mutex::default(),
             tickets: AtomicU64::new(1),
+            known: AtomicU64::new(0),
+            requested: Mutex::default(),
             built: AtomicU64::new(0),
             token: token.child_token(),
         });
@@ -200,67 +206,78 @@ impl Cacher {
     pub async fn list(&self, query: ListQuery) -> Result<Snapshot, Error> {
         match query.at {
             At::Any => self.wait_filled().await?,
+            At::NotOlderThan(revision) => self.wait_for(revision).await?,
+            At::Exact(revision) => {
+                self.wait_for(revision).await?;
+                return match self.rewind(revision) {
+                    Some(objects) => Ok(snapshot(query, revision, objects)),
+                    None => self.list_from_store(query, Some(revision)).await,
+                };
+            }
             At::Latest => {
                 let revision = self.current_revision().await?;
-                self.wait_for(revision).await?;
+                match self.wait_for(revision).await {
+                    // The watch lags far behind, or can't tell how far it is.
+                    Err(Error::TooLargeRevision { .. } | Error::Store(_)) => {
+                        return self.list_from_store(query, None).await;
+                    }
+                    outcome => outcome?,
+                }
             }
-            At::NotOlderThan(revision) => self.wait_for(revision).await?,
-            At::Exact(revision) => return self.list_exact(query, revision).await,
         }
         let state = self.state.load_full();
         Ok(snapshot(query, state.revision, state.objects.clone()))
     }
 
-    async fn list_exact(&self, query: ListQuery, revision: Revision) -> Result<Snapshot, Error> {
-        self.wait_for(revision).await?;
+    /// The state as it was at `revision`: the newest without the changes since. `None` if they are no longer known.
+    fn rewind(&self, revision: Revision) -> Option<Objects> {
+        // The state first: the ring then has all that led to it, unless it says that it has not.
         let state = self.state.load_full();
-        if self.ring.read().newest() <= revision && state.revision >= revision {
-            return Ok(snapshot(query, revision, state.objects.clone()));
+        let changes = self.ring.read().between(revision, state.revision)?;
+        let mut objects = state.objects.clone();
+        for change in changes.iter().rev() {
+            let key = &change.object.key;
+            match &change.previous {
+                Some(previous) => objects.insert(Arc::clone(key), Arc::clone(previous)),
+                None => objects.remove(key),
+            };
         }
-        if let Some(objects) = self.pinned.lock().get(&revision).cloned() {
-            return Ok(snapshot(query, revision, objects));
-        }
-        let range = Range {
-            prefix: format!("{}{}", self.options.prefix, query.prefix),
-            revision: Some(revision),
-            ..Range::default()
-        };
-        let page = match self.store.range(range).await {
-            Err(crate::Error::Compacted { oldest }) => {
-                return Err(Error::Expired { asked: revision, oldest });
-            }
-            page => page?,
-        };
-        let mut objects = Objects::new();
-        for entry in &page.entries {
-            let object = Arc::new(self.build(entry)?);
-            objects.insert(Arc::clone(&object.key), object);
-        }
-        Ok(snapshot(query, revision, objects))
+        Some(objects)
     }
 
-    /// Keeps the state of a list for its next pages, so that they come from memory. The oldest is let go.
-    pub fn pin(&self, snapshot: &Snapshot) {
-        let mut pinned = self.pinned.lock();
-        pinned.insert(snapshot.revision, snapshot.objects.clone());
-        while pinned.len() > PINNED {
-            pinned.pop_first();
+    async fn list_from_store(
+        &self,
+        query: ListQuery,
+        revision: Option<Revision>,
+    ) -> Result<Snapshot, Error> {
+        match follow::load(self, &query.prefix, revision).await {
+            Ok((revision, objects)) => Ok(snapshot(query, revision, objects)),
+            Err(crate::Error::Compacted { oldest }) => {
+                Err(Error::Expired { asked: revision.unwrap_or(0), oldest })
+            }
+            Err(error) => Err(error.into()),
         }
     }
 
     /// The store's newest revision as of now. Readers that come while the store is being asked share the next
     /// question; nobody gets an answer to a question that was asked before it came.
     async fn current_revision(&self) -> Result<Revision, Error> {
-        let ticket = self.tickets.fetch_add(1, Ordering::SeqCst);
-        let mut question = self.question.lock().await;
-        let (asked, answer) = *question;
-        if asked > ticket {
-            return Ok(answer);
-        }
-        let asked = self.tickets.fetch_add(1, Ordering::SeqCst);
-        let answer = self.store.current_revision().await?;
-        *question = (asked, answer);
-        Ok(answer)
+        let ask = async {
+            let ticket = self.tickets.fetch_add(1, Ordering::SeqCst);
+            let mut question = self.question.lock().await;
+            let (asked, answer) = *question;
+            if asked > ticket {
+                return Ok(answer);
+            }
+            let asked = self.tickets.fetch_add(1, Ordering::SeqCst);
+            let answer = self.store.current_revision().await?;
+            self.known.fetch_max(answer, Ordering::SeqCst);
+            *question = (asked, answer);
+            Ok(answer)
+        };
+        timeout(FRESHNESS_WAIT, ask)
+            .await
+            .unwrap_or_else(|elapsed| Err(crate::Error::Unavailable(elapsed.into()).into()))
     }
 
     async fn wait_filled(&self) -> Result<(), Error> {
@@ -272,41 +289,61 @@ impl Cacher {
 
     /// Waits until the state is not older than `revision`.
     async fn wait_for(&self, revision: Revision) -> Result<(), Error> {
-        let mut progress = self.progress.subscribe();
-        if *progress.borrow_and_update() >= revision {
+        if *self.progress.borrow() >= revision {
             return Ok(());
         }
-        let deadline = tokio::time::sleep(FRESHNESS_WAIT);
-        tokio::pin!(deadline);
-        loop {
-            if *progress.borrow() > 0 {
-                // No change of this kind may be under way: the store is asked to say how far it is.
-                self.store.request_progress().await?;
-            }
-            tokio::select! {
-                reached = progress.wait_for(|reached| *reached >= revision) => {
+        let mut progress = self.progress.subscribe();
+        let reached = async {
+            loop {
+                if *progress.borrow() > 0 {
+                    // Perhaps no change of this kind is under way: the store is asked to say how far it is.
+                    self.request_progress().await?;
+                }
+                let reached = progress.wait_for(|reached| *reached >= revision);
+                if let Ok(reached) = timeout(PROGRESS_INTERVAL, reached).await {
                     return reached.map(drop).map_err(|_| Error::NotReady);
                 }
-                () = tokio::time::sleep(PROGRESS_INTERVAL) => {}
-                () = &mut deadline => {
-                    let current = *self.progress.borrow();
-                    if current == 0 {
-                        return Err(Error::NotReady);
-                    }
-                    return Err(Error::TooLargeRevision { asked: revision, current });
-                }
             }
+        };
+        tokio::select! {
+            outcome = timeout(FRESHNESS_WAIT, reached) => outcome.unwrap_or_else(|_| {
+                match *self.progress.borrow() {
+                    0 => Err(Error::NotReady),
+                    current => Err(Error::TooLargeRevision { asked: revision, current }),
+                }
+            }),
+            () = self.token.cancelled() => Err(Error::NotReady),
         }
+    }
+
+    /// Asks the store how far it is, which costs every watch on it something. So readers share a request: it serves all
+    /// who wait for a revision that was known when it was made.
+    async fn request_progress(&self) -> Result<(), Error> {
+        {
+            let known = self.known.load(Ordering::SeqCst);
+            let now = Instant::now();
+            let mut requested = self.requested.lock();
+            let serves = |(at, then): (Instant, Revision)| {
+                then >= known && now.duration_since(at) < PROGRESS_INTERVAL
+            };
+            if requested.is_some_and(serves) {
+                return Ok(());
+            }
+            *requested = Some((now, known));
+        }
+        Ok(self.store.request_progress().await?)
     }
 
     /// The object of an entry of the store, with its key below the prefix.
     fn build(&self, entry: &crate::Entry) -> Result<Object, crate::Error> {
         self.built.fetch_add(1, Ordering::Relaxed);
-        let key = entry.key.strip_prefix(self.options.prefix.as_str()).unwrap_or(&entry.key);
-        Object::from_entry(
-            &crate::Entry { key: key.into(), ..entry.clone() },
-            &self.options.selectable_fields,
-        )
+        let key = self.relative(&entry.key).into();
+        Object::from_entry(&crate::Entry { key, ..entry.clone() }, &self.options.selectable_fields)
+    }
+
+    /// A key of the store below the kind's prefix.
+    fn relative<'a>(&self, key: &'a str) -> &'a str {
+        key.strip_prefix(self.options.prefix.as_str()).unwrap_or(key)
     }
 }
 

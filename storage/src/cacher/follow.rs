@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior};
 
 use super::ring::Change;
 use super::{Cacher, Objects, State};
 use crate::{Batch, Error, EventKind, Range, Revision};
 
-/// How many entries a page of the first list has.
+/// How many entries are read from the store at a time.
 const PAGE: usize = 1000;
+/// How often old changes are let go while no new ones come.
+const TRIM_INTERVAL: Duration = Duration::from_secs(60);
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(5);
 
@@ -20,6 +22,8 @@ pub(super) async fn follow(cacher: Arc<Cacher>) {
         () = token.cancelled() => {}
         () = follow_for_ever(&cacher) => {}
     }
+    cacher.ring.write().end();
+    cacher.changed.send_replace(());
 }
 
 async fn follow_for_ever(cacher: &Cacher) {
@@ -53,8 +57,24 @@ async fn follow_for_ever(cacher: &Cacher) {
 
 /// Lists everything, and begins the ring anew.
 async fn fill(cacher: &Cacher) -> Result<Revision, Error> {
-    let prefix = &cacher.options.prefix;
-    let mut range = Range { prefix: prefix.clone(), limit: PAGE, ..Range::default() };
+    let (revision, objects) = load(cacher, "", None).await?;
+    let revision = revision.max(1);
+    cacher.ring.write().reset(revision);
+    cacher.state.store(Arc::new(State { revision, objects }));
+    cacher.progress.send_replace(revision);
+    cacher.changed.send_replace(());
+    Ok(revision)
+}
+
+/// Reads the objects whose keys begin with `prefix` from the store, at one revision. Bytes that are no object are passed
+/// over: one of them must not hide all others.
+pub(super) async fn load(
+    cacher: &Cacher,
+    prefix: &str,
+    revision: Option<Revision>,
+) -> Result<(Revision, Objects), Error> {
+    let prefix = format!("{}{prefix}", cacher.options.prefix);
+    let mut range = Range { prefix, limit: PAGE, revision, start: None };
     let mut objects = Objects::new();
     loop {
         let page = cacher.store.range(range.clone()).await?;
@@ -64,63 +84,64 @@ async fn fill(cacher: &Cacher) -> Result<Revision, Error> {
                 Err(error) => tracing::error!(key = %entry.key, %error, "passed over"),
             }
         }
-        range.revision = Some(page.revision);
+        let revision = *range.revision.get_or_insert(page.revision);
         match page.entries.last() {
             Some(last) if page.more => range.start = Some(format!("{}\0", last.key)),
-            _ => break,
+            _ => return Ok((revision, objects)),
         }
     }
-    let revision = range.revision.unwrap_or(1).max(1);
-    cacher.ring.write().reset(revision);
-    cacher.state.store(Arc::new(State { revision, objects }));
-    cacher.pinned.lock().clear();
-    cacher.progress.send_replace(revision);
-    Ok(revision)
 }
 
 async fn watch(cacher: &Cacher, from: Revision) -> Result<(), Error> {
     let mut batches = cacher.store.watch(&cacher.options.prefix, from + 1).await?;
-    while let Some(batch) = batches.next().await {
-        take_in(cacher, batch?);
+    let mut trim = tokio::time::interval(TRIM_INTERVAL);
+    trim.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        // Both futures may be dropped half way: a watch loses no batch by it, an interval no tick.
+        tokio::select! {
+            batch = batches.next() => match batch {
+                Some(batch) => take_in(cacher, batch?),
+                None => return Ok(()),
+            },
+            now = trim.tick() => cacher.ring.write().trim(now),
+        }
     }
-    Ok(())
 }
 
 /// Takes a batch into ring and state, and wakes who waits.
 fn take_in(cacher: &Cacher, batch: Batch) {
     let state = cacher.state.load_full();
+    let revision = batch.revision.max(state.revision);
     let mut objects = state.objects.clone();
     let mut changes = Vec::with_capacity(batch.events.len());
     for event in batch.events {
-        let key = event
-            .entry
-            .key
-            .strip_prefix(cacher.options.prefix.as_str())
-            .unwrap_or(&event.entry.key);
-        match event.kind {
-            EventKind::Put => match cacher.build(&event.entry) {
-                Ok(object) => {
-                    let object = Arc::new(object);
-                    let previous = objects.insert(Arc::clone(&object.key), Arc::clone(&object));
-                    changes.push(Change::new(object, false, previous));
-                }
-                Err(error) => tracing::error!(key, %error, "passed over"),
-            },
-            EventKind::Delete => {
-                if let Some(previous) = objects.remove(key) {
-                    let object = Arc::new(previous.at(event.entry.mod_revision));
-                    changes.push(Change::new(object, true, Some(previous)));
-                }
-            }
+        let entry = event.entry;
+        let object = match event.kind {
+            EventKind::Delete => None,
+            // To readers an object whose bytes can't be read is gone, now as after a restart.
+            EventKind::Put => cacher
+                .build(&entry)
+                .inspect_err(|error| tracing::error!(key = %entry.key, %error, "passed over"))
+                .ok()
+                .map(Arc::new),
+        };
+        if let Some(object) = object {
+            let previous = objects.insert(Arc::clone(&object.key), Arc::clone(&object));
+            changes.push(Change::put(object, previous));
+        } else if let Some(previous) = objects.remove(cacher.relative(&entry.key)) {
+            changes.push(Change::delete(previous, entry.mod_revision));
         }
     }
-    if !changes.is_empty() {
+    let changed = !changes.is_empty();
+    if changed {
         let now = Instant::now();
         let mut ring = cacher.ring.write();
         changes.into_iter().for_each(|change| ring.push(change, now));
     }
-    // The ring first: a watcher that begins at a state finds all later changes in it.
-    let revision = batch.revision.max(state.revision);
+    // The ring first: who has a state finds all later changes in it.
     cacher.state.store(Arc::new(State { revision, objects }));
     cacher.progress.send_replace(revision);
+    if changed {
+        cacher.changed.send_replace(());
+    }
 }

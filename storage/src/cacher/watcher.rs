@@ -1,11 +1,12 @@
 //! A watcher: a place in the ring, and what it wants to see.
 
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 
 use super::ring::Change;
 use super::{At, Cacher, Error, ListQuery};
@@ -69,7 +70,7 @@ pub struct WatchEvent {
 /// An open watch.
 pub struct Watcher {
     cacher: Arc<Cacher>,
-    progress: watch::Receiver<Revision>,
+    changed: watch::Receiver<()>,
     query: WatchQuery,
     initial: VecDeque<Arc<Object>>,
     ends_initial: bool,
@@ -77,9 +78,13 @@ pub struct Watcher {
     /// The number of the next change to take from the ring.
     next: u64,
     epoch: u64,
+    /// Changes up to here are not for this watcher, though they may still be to come.
+    pub(super) after: Revision,
     /// Everything up to here was seen.
     seen: Revision,
     bookmark_at: Instant,
+    /// For the next bookmark or the deadline. It stays registered while events come and go.
+    timer: Pin<Box<Sleep>>,
 }
 
 impl Cacher {
@@ -88,48 +93,74 @@ impl Cacher {
     /// # Errors
     /// [`Error::Expired`] if it is to begin where the ring no longer reaches.
     pub async fn watch(self: &Arc<Self>, query: WatchQuery) -> Result<Watcher, Error> {
-        let (initial, seen) = match query.from {
+        loop {
+            let (initial, seen) = self.beginning(&query).await?;
+            let ring = self.ring.read();
+            let Some(epoch) = ring.epoch() else { return Err(Error::NotReady) };
+            if let Some(next) = ring.after(seen) {
+                let bookmark_at = bookmark_time(&query);
+                return Ok(Watcher {
+                    cacher: Arc::clone(self),
+                    changed: self.changed.subscribe(),
+                    initial,
+                    ends_initial: query.initial_events_end,
+                    ready: VecDeque::new(),
+                    next,
+                    epoch,
+                    after: seen,
+                    seen,
+                    bookmark_at,
+                    timer: Box::pin(tokio::time::sleep_until(wake_time(&query, bookmark_at))),
+                    query,
+                });
+            }
+            // A state that has just been replaced by a new list is no fault of the caller's.
+            if let WatchFrom::After(_) | WatchFrom::State(At::Exact(_)) = query.from {
+                return Err(Error::Expired { asked: seen, oldest: ring.oldest() });
+            }
+        }
+    }
+
+    /// The objects that a watch begins with, and the revision that they stand for.
+    async fn beginning(
+        &self,
+        query: &WatchQuery,
+    ) -> Result<(VecDeque<Arc<Object>>, Revision), Error> {
+        match query.from {
             WatchFrom::State(at) => {
                 let list = ListQuery { prefix: query.prefix.clone(), start: None, at };
                 let snapshot = self.list(list).await?;
-                let wanted = |object: &&Arc<Object>| {
-                    query.filter.as_ref().is_none_or(|filter| filter(object))
-                };
-                (snapshot.iter().filter(wanted).cloned().collect(), snapshot.revision())
+                let initial = snapshot.iter().filter(|object| query.wants(object)).cloned();
+                Ok((initial.collect(), snapshot.revision()))
             }
             WatchFrom::After(revision) => {
                 self.wait_filled().await?;
-                (VecDeque::new(), revision)
+                Ok((VecDeque::new(), revision))
             }
             WatchFrom::Now => {
                 let revision = self.current_revision().await?;
                 self.wait_for(revision).await?;
-                (VecDeque::new(), revision)
+                Ok((VecDeque::new(), revision))
             }
-        };
-        let ring = self.ring.read();
-        let next = ring
-            .after(seen)
-            .ok_or_else(|| Error::Expired { asked: seen, oldest: ring.oldest() })?;
-        Ok(Watcher {
-            cacher: Arc::clone(self),
-            progress: self.progress.subscribe(),
-            ends_initial: query.initial_events_end,
-            initial,
-            ready: VecDeque::new(),
-            next,
-            epoch: ring.epoch,
-            seen,
-            bookmark_at: bookmark_time(&query),
-            query,
-        })
+        }
+    }
+}
+
+impl WatchQuery {
+    fn wants(&self, object: &Object) -> bool {
+        self.filter.as_ref().is_none_or(|filter| filter(object))
     }
 }
 
 fn bookmark_time(query: &WatchQuery) -> Instant {
-    let next = Instant::now() + BOOKMARK_INTERVAL;
+    let now = Instant::now();
+    let next = now + BOOKMARK_INTERVAL;
     let last = query.deadline - BOOKMARK_BEFORE_END;
-    if next > last && last > Instant::now() { last } else { next }
+    if next > last && last > now { last } else { next }
+}
+
+fn wake_time(query: &WatchQuery, bookmark_at: Instant) -> Instant {
+    if query.bookmarks { bookmark_at.min(query.deadline) } else { query.deadline }
 }
 
 impl Watcher {
@@ -139,28 +170,24 @@ impl Watcher {
     /// It is safe to drop the future and call again.
     pub async fn next(&mut self) -> Option<WatchEvent> {
         loop {
-            self.progress.borrow_and_update();
+            self.changed.borrow_and_update();
+            let now = Instant::now();
+            if now >= self.query.deadline {
+                return None;
+            }
             match self.step() {
                 Step::Event(event) => return Some(event),
                 Step::Ended => return None,
                 Step::Idle => {}
             }
-            let token = self.cacher.token.clone();
-            let wake = if self.query.bookmarks {
-                self.bookmark_at.min(self.query.deadline)
-            } else {
-                self.query.deadline
-            };
+            if self.query.bookmarks && now >= self.bookmark_at {
+                self.bookmark_at = bookmark_time(&self.query);
+                self.timer.as_mut().reset(wake_time(&self.query, self.bookmark_at));
+                return Some(self.bookmark(false));
+            }
             tokio::select! {
-                changed = self.progress.changed() => changed.ok()?,
-                () = token.cancelled() => return None,
-                () = tokio::time::sleep_until(wake) => {
-                    if Instant::now() >= self.query.deadline {
-                        return None;
-                    }
-                    self.bookmark_at = bookmark_time(&self.query);
-                    return Some(self.bookmark(false));
-                }
+                changed = self.changed.changed() => changed.ok()?,
+                () = self.timer.as_mut() => {}
             }
         }
     }
@@ -181,11 +208,16 @@ impl Watcher {
                 object: Some(object),
             });
         }
+        // Its room is as large as the list was, and a watch is long.
+        self.initial = VecDeque::new();
         if std::mem::take(&mut self.ends_initial) {
             return Step::Event(self.bookmark(true));
         }
         loop {
             while let Some(change) = self.ready.pop_front() {
+                if change.revision <= self.after {
+                    continue;
+                }
                 self.seen = change.revision;
                 if let Some(event) = self.see(&change) {
                     return Step::Event(event);
@@ -194,10 +226,7 @@ impl Watcher {
             // What the state has reached is read before the ring: the ring has at least all of that.
             let reached = *self.cacher.progress.borrow();
             let ring = self.cacher.ring.read();
-            if ring.epoch != self.epoch {
-                return Step::Ended;
-            }
-            let Some(changes) = ring.read(self.next, CHUNK) else { return Step::Ended };
+            let Some(changes) = ring.read(self.epoch, self.next, CHUNK) else { return Step::Ended };
             self.ready.extend(changes.cloned());
             if self.ready.is_empty() {
                 self.seen = self.seen.max(reached);
@@ -212,10 +241,8 @@ impl Watcher {
         if !change.object.key.starts_with(&self.query.prefix) {
             return None;
         }
-        let wanted =
-            |object: &Object| self.query.filter.as_ref().is_none_or(|filter| filter(object));
-        let before = change.previous.as_deref().is_some_and(wanted);
-        let after = !change.deleted && wanted(&change.object);
+        let before = change.previous.as_deref().is_some_and(|object| self.query.wants(object));
+        let after = !change.deleted && self.query.wants(&change.object);
         let (kind, object) = match (before, after) {
             (false, false) => return None,
             (false, true) => (EventType::Added, Arc::clone(&change.object)),
