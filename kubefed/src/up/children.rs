@@ -56,24 +56,6 @@ impl Program {
     }
 }
 
-impl Program {
-    /// The program as it is started anew: those that know its address find it there again.
-    fn listening_where_it_was(&self) -> Program {
-        let endpoint =
-            self.arguments.iter().find_map(|argument| argument.strip_prefix("--endpoint-file="));
-        let told = endpoint.and_then(|file| std::fs::read_to_string(file).ok());
-        let port =
-            told.as_deref().and_then(|text| text.trim().rsplit_once(':')).map(|(_, port)| port);
-        let mut again = self.clone();
-        for argument in &mut again.arguments {
-            if let Some(port) = port.filter(|_| argument.starts_with("--secure-port=")) {
-                *argument = format!("--secure-port={port}");
-            }
-        }
-        again
-    }
-}
-
 /// The processes, in the order in which they were started.
 #[derive(Default)]
 pub(super) struct Children {
@@ -196,7 +178,7 @@ async fn supervise(
             _ = &mut stop => return,
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(LAST_PAUSE),
         }
-        match spawn(&program.listening_where_it_was(), &log) {
+        match spawn(&program, &log) {
             Ok(again) => child = again,
             Err(error) => tracing::error!("{error:#}"),
         }
