@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use http::{HeaderMap, header};
+use jiff::Timestamp;
 use kubefed_apimachinery::status::Status;
 
 use crate::listener::ConnectionInfo;
@@ -26,6 +27,7 @@ pub trait Authenticator: Send + Sync {
 /// The standalone server's own: a verified client certificate, else a token that this server signed.
 pub struct Standalone {
     pub tokens: Option<Arc<tokens::Tokens>>,
+    pub clock: fn() -> Timestamp,
 }
 
 #[async_trait]
@@ -35,7 +37,13 @@ impl Authenticator for Standalone {
         connection: Option<&ConnectionInfo>,
         headers: &HeaderMap,
     ) -> Result<UserInfo, Status> {
-        if let Some(identity) = connection.and_then(|connection| connection.certificate.as_ref()) {
+        if let Some((connection, identity)) =
+            connection.and_then(|connection| Some((connection, connection.certificate.as_ref()?)))
+        {
+            let now = (self.clock)().as_second();
+            if connection.certificate_ends.is_none_or(|end| end < now) {
+                return Err(Status::unauthorized());
+            }
             return Ok(UserInfo::authenticated(
                 identity.common_name.clone(),
                 identity.organizations.clone(),

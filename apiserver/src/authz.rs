@@ -8,6 +8,7 @@ use crate::request::RequestInfo;
 use crate::user::{MASTERS, UserInfo};
 
 pub mod bootstrap;
+pub(crate) mod escalation;
 pub mod rbac;
 
 /// What somebody wants to do.

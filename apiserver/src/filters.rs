@@ -7,11 +7,12 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use futures::FutureExt as _;
-use http::{HeaderName, HeaderValue, Response, header};
-use kubefed_apimachinery::duration;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use kubefed_apimachinery::status::Status;
+use kubefed_apimachinery::{duration, fields};
 use tokio::sync::Semaphore;
 
+use crate::audit::{self, Trail};
 use crate::authn::Authenticator;
 use crate::authz::{Attributes, Authorizer, Decision};
 use crate::body::Body;
@@ -36,6 +37,8 @@ const MAX_READING: usize = 400;
 const MAX_WRITING: usize = 200;
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
+/// A client's own id is kept as it is unless it is longer: it is written with every line of the log.
+const AUDIT_ID_MAX: usize = 128;
 
 /// What the filters need.
 pub struct Filters {
@@ -46,6 +49,9 @@ pub struct Filters {
     pub open_paths: Vec<String>,
     pub reading: Semaphore,
     pub writing: Semaphore,
+    /// Whether a request is for something that is served; only that is told apart in metrics.
+    pub serves: Box<dyn Fn(&RequestInfo) -> bool + Send + Sync>,
+    pub audit: Option<Arc<audit::Log>>,
 }
 
 impl Filters {
@@ -53,15 +59,26 @@ impl Filters {
         authenticator: Arc<dyn Authenticator>,
         authorizer: Arc<dyn Authorizer>,
         metrics: Arc<Metrics>,
-    ) -> Arc<Self> {
-        Arc::new(Filters {
+    ) -> Self {
+        Filters {
             authenticator,
             authorizer,
             metrics,
             open_paths: ["/healthz", "/livez", "/readyz"].map(String::from).to_vec(),
             reading: Semaphore::new(MAX_READING),
             writing: Semaphore::new(MAX_WRITING),
-        })
+            serves: Box::new(|_| true),
+            audit: None,
+        }
+    }
+
+    fn is_open(&self, info: &RequestInfo) -> bool {
+        let below = |open: &String| {
+            info.path
+                .strip_prefix(open.as_str())
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        };
+        !info.is_resource && self.open_paths.iter().any(below)
     }
 }
 
@@ -82,40 +99,73 @@ async fn outermost(
     let query = Query::parse(request.uri().query());
     let info = RequestInfo::new(request.method(), request.uri().path(), &query);
     let media = negotiate::accept(request.headers(), None).unwrap_or(Media::JSON);
-    let audit_id = request.headers().get(AUDIT_ID).cloned().unwrap_or_else(|| {
+    let given = request.headers().get(AUDIT_ID).filter(|id| id.len() <= AUDIT_ID_MAX).cloned();
+    let audit_id = given.unwrap_or_else(|| {
         HeaderValue::try_from(uuid::Uuid::new_v4().to_string())
             .unwrap_or(HeaderValue::from_static(""))
     });
+    let entry = match &filters.audit {
+        Some(log) if !filters.is_open(&info) => Some(log.begin(&request, &info, &audit_id)),
+        _ => None,
+    };
+    if let Some(entry) = &entry {
+        request.extensions_mut().insert(entry.trail());
+    }
     let warnings = Warnings::default();
     request.extensions_mut().insert(warnings.clone());
     request.extensions_mut().insert(info.clone());
 
-    let timeout = match timeout_of(&query, &info) {
-        Ok(timeout) => timeout,
-        Err(status) => return finish(render::status(&status, media), &audit_id, &warnings),
-    };
     let _in_flight = filters.metrics.in_flight(info.is_mutating());
+    let response = match answer(request, next, &info, &query).await {
+        Ok(response) => response,
+        Err(Failure::Refused(status)) => render::status(&status, media),
+        Err(Failure::Panicked) => {
+            tracing::error!(path = info.path, "a handler panicked");
+            if let Some(entry) = &entry {
+                entry.panicked().await;
+            }
+            render::status(&Status::internal("a handler panicked; the server log has more"), media)
+        }
+    };
+    let code = response.status().as_u16();
+    let elapsed = started.elapsed();
+    if info.is_resource && (filters.serves)(&info) {
+        filters.metrics.request(&info, code, elapsed);
+    }
+    tracing::debug!(verb = info.verb, path = info.path, code, ?elapsed, "HTTP");
+    let response = match entry {
+        Some(entry) => entry.answered(response, info.is_long_running()).await,
+        None => response,
+    };
+    finish(response, &audit_id, &warnings)
+}
+
+/// Why there is no answer from the inner service.
+enum Failure {
+    Refused(Box<Status>),
+    Panicked,
+}
+
+/// The inner service's answer, in time.
+async fn answer(
+    request: Request,
+    next: Next,
+    info: &RequestInfo,
+    query: &Query,
+) -> Result<Response<Body>, Failure> {
+    let timeout = timeout_of(query, info).map_err(|status| Failure::Refused(Box::new(status)))?;
     let work = std::panic::AssertUnwindSafe(next.run(request)).catch_unwind();
     let outcome = match timeout {
         Some(timeout) => tokio::time::timeout(timeout, work).await,
         None => Ok(work.await),
     };
-    let response = match outcome {
-        Ok(Ok(response)) => response,
-        Ok(Err(_)) => {
-            tracing::error!(path = info.path, "a handler panicked");
-            render::status(&Status::internal("a handler panicked; the server log has more"), media)
-        }
-        Err(_) => render::status(
-            &Status::timeout("request did not complete within the allotted timeout"),
-            media,
-        ),
-    };
-    let code = response.status().as_u16();
-    let elapsed = started.elapsed();
-    filters.metrics.request(&info, code, elapsed);
-    tracing::debug!(verb = info.verb, path = info.path, code, ?elapsed, "HTTP");
-    finish(response, &audit_id, &warnings)
+    match outcome {
+        Ok(Ok(response)) => Ok(response),
+        Ok(Err(_)) => Err(Failure::Panicked),
+        Err(_) => Err(Failure::Refused(Box::new(Status::timeout(
+            "request did not complete within the allotted timeout",
+        )))),
+    }
 }
 
 fn timeout_of(query: &Query, info: &RequestInfo) -> Result<Option<Duration>, Status> {
@@ -166,11 +216,28 @@ async fn admit(
             Ok(user) => user,
             Err(status) => return refuse(status),
         };
+    let trail = request.extensions().get::<Trail>().cloned();
+    if let Some(trail) = &trail {
+        trail.user(&user);
+    }
     // Nobody behind this point sees a credential or a claim to an identity.
-    request.headers_mut().remove(header::AUTHORIZATION);
-    let user = match impersonation::apply(&*filters.authorizer, user, request.headers_mut()).await {
-        Ok(user) => user,
-        Err(status) => return refuse(status),
+    strip_credentials(request.headers_mut());
+    let impersonated =
+        impersonation::apply(&*filters.authorizer, &user, request.headers_mut()).await;
+    let user = match impersonated {
+        Ok(None) => user,
+        Ok(Some(target)) => {
+            if let Some(trail) = &trail {
+                trail.impersonated(&target);
+            }
+            target
+        }
+        Err(status) => {
+            if let (Some(trail), 403) = (&trail, status.code) {
+                trail.allowed(false);
+            }
+            return refuse(status);
+        }
     };
     let limit = if info.is_mutating() { &filters.writing } else { &filters.reading };
     let _permit = if info.is_long_running() || user.is_in(MASTERS) {
@@ -186,25 +253,58 @@ async fn admit(
             }
         }
     };
-    if let Err(status) = authorize(&filters, &user, &info).await {
+    let allowed = authorize(&filters, &user, &info, request.uri().query()).await;
+    if let Some(trail) = &trail {
+        trail.allowed(allowed.is_ok());
+    }
+    if let Err(status) = allowed {
         return refuse(status);
     }
     request.extensions_mut().insert(user);
     next.run(request).await
 }
 
-async fn authorize(filters: &Filters, user: &UserInfo, info: &RequestInfo) -> Result<(), Status> {
-    if !info.is_resource
-        && filters
-            .open_paths
-            .iter()
-            .any(|open| info.path == *open || info.path.starts_with(&format!("{open}/")))
-    {
+/// Takes off what proves or claims an identity, also what only a front proxy may send.
+fn strip_credentials(headers: &mut HeaderMap) {
+    let claims = |name: &HeaderName| {
+        *name == header::AUTHORIZATION
+            || *name == header::COOKIE
+            || name.as_str().starts_with("x-remote-")
+    };
+    let names: Vec<HeaderName> = headers.keys().filter(|name| claims(name)).cloned().collect();
+    for name in names {
+        headers.remove(name);
+    }
+}
+
+async fn authorize(
+    filters: &Filters,
+    user: &UserInfo,
+    info: &RequestInfo,
+    query: Option<&str>,
+) -> Result<(), Status> {
+    if filters.is_open(info) {
         return Ok(());
     }
-    let attributes = Attributes::of(user, info);
+    let named = named_by_selector(info, query);
+    let attributes = Attributes::of(user, named.as_ref().unwrap_or(info));
     match filters.authorizer.authorize(&attributes).await {
         Decision::Allow => Ok(()),
         Decision::Deny(reason) => Err(attributes.forbidden(&reason)),
     }
 }
+
+/// A list or watch by `metadata.name` is a request for that name: who may see one object may watch it.
+fn named_by_selector(info: &RequestInfo, query: Option<&str>) -> Option<RequestInfo> {
+    if !info.name.is_empty() || !matches!(info.verb.as_str(), "list" | "watch" | "deletecollection")
+    {
+        return None;
+    }
+    let query = Query::parse(query.filter(|query| query.contains("fieldSelector")));
+    let selector = fields::Selector::parse(query.get("fieldSelector")?).ok()?;
+    let name = selector.exact("metadata.name").filter(|name| !name.is_empty())?.to_owned();
+    Some(RequestInfo { name, ..info.clone() })
+}
+
+#[cfg(test)]
+mod tests;

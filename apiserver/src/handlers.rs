@@ -15,7 +15,7 @@ use crate::body::Body;
 use crate::discovery;
 use crate::filters::Warnings;
 use crate::negotiate::{self, Media};
-use crate::query::Query;
+use crate::query::{FIELD_MANAGER_MAX, Query};
 use crate::registry::{Catalog, Part, Route, Write};
 use crate::render;
 use crate::request::RequestInfo;
@@ -67,14 +67,18 @@ async fn answer(
         media,
     };
     if let Some(review) = catalog.review(&info.group, &info.version, &info.resource) {
+        if review.namespaced == info.namespace.is_empty() {
+            return Err(Status::unknown_resource());
+        }
         return reviews::answer(&call, review, body).await;
     }
+    // What is in no namespace is not reached through one: rights in that namespace were asked for, no others.
     let route = catalog
         .route(&info.group, &info.version, &info.resource)
         .filter(|route| {
             route.resource.definition.namespaced
                 || info.namespace.is_empty()
-                || info.resource == "namespaces"
+                || (info.resource == "namespaces" && info.namespace == info.name)
         })
         .ok_or_else(Status::unknown_resource)?;
     dispatch(&call, route, body).await
@@ -165,7 +169,8 @@ pub(crate) struct Call<'a> {
 }
 
 impl Call<'_> {
-    /// The field manager of this request: as given, else the program's name from `User-Agent`.
+    /// The field manager of this request: as given, else the program's name from `User-Agent`, which is kept with
+    /// the object and so is no longer than a given one may be.
     fn manager<'b>(&'b self, given: Option<&'b str>) -> &'b str {
         given.unwrap_or_else(|| {
             let agent = self
@@ -173,7 +178,9 @@ impl Call<'_> {
                 .get(http::header::USER_AGENT)
                 .and_then(|v| v.to_str().ok())
                 .unwrap_or("");
-            match agent.split('/').next().unwrap_or("").trim() {
+            let name = agent.split('/').next().unwrap_or("").trim();
+            // Header text is ASCII, so that any byte is the end of a character.
+            match &name[..name.len().min(FIELD_MANAGER_MAX)] {
                 "" => "unknown",
                 name => name,
             }

@@ -3,6 +3,7 @@
 //! A request goes through [`listener`], [`filters`] ([`authn`], [`authz`]) and [`handlers`] to the [`registry`] of kinds.
 
 mod admission;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod body;

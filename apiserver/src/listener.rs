@@ -9,7 +9,7 @@ use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use kubefed_certs::{Identity, ServerTls};
+use kubefed_certs::{Identity, ServerTls, not_after};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -36,6 +36,8 @@ pub struct ConnectionInfo {
     pub peer: SocketAddr,
     /// Whom the client's certificate speaks for, if it showed one; its chain was verified.
     pub certificate: Option<Identity>,
+    /// When that certificate ends, in seconds since 1970: a connection may outlive it.
+    pub certificate_ends: Option<i64>,
 }
 
 /// Serves until `token` is cancelled, then until the requests are done.
@@ -92,9 +94,11 @@ async fn connection(
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
     let (_, session) = stream.get_ref();
-    let certificate = session.peer_certificates().and_then(|chain| Identity::of(chain.first()?));
+    let shown = session.peer_certificates().and_then(|chain| chain.first());
+    let certificate = shown.and_then(|der| Identity::of(der));
+    let certificate_ends = shown.and_then(|der| not_after(der));
     let is_h2 = session.alpn_protocol() == Some(b"h2");
-    let app = app.layer(axum::Extension(ConnectionInfo { peer, certificate }));
+    let app = app.layer(axum::Extension(ConnectionInfo { peer, certificate, certificate_ends }));
     let service = TowerToHyperService::new(app);
     let io = TokioIo::new(stream);
     if is_h2 {

@@ -43,6 +43,9 @@ pub struct Metrics {
     requests: Family<Request, Counter>,
     durations: Family<Latency, Histogram>,
     in_flight: Family<InFlight, Gauge<i64, AtomicI64>>,
+    /// Events written to the audit log, and those that could not be.
+    pub(crate) audit_events: Counter,
+    pub(crate) audit_errors: Counter,
 }
 
 fn histogram() -> Histogram {
@@ -72,7 +75,21 @@ impl Default for Metrics {
             "Requests under way",
             in_flight.clone(),
         );
-        Metrics { registry: Mutex::new(registry), requests, durations, in_flight }
+        let (audit_events, audit_errors) = (Counter::default(), Counter::default());
+        registry.register("apiserver_audit_event", "Events of the audit log", audit_events.clone());
+        registry.register(
+            "apiserver_audit_error",
+            "Events that the audit log has lost",
+            audit_errors.clone(),
+        );
+        Metrics {
+            registry: Mutex::new(registry),
+            requests,
+            durations,
+            in_flight,
+            audit_events,
+            audit_errors,
+        }
     }
 }
 
@@ -93,11 +110,9 @@ impl Metrics {
         InFlightGuard(gauge)
     }
 
+    /// Counts a request for something that is served: what is not must not make a series of its own, for anybody can
+    /// ask for it.
     pub(crate) fn request(&self, info: &RequestInfo, code: u16, elapsed: Duration) {
-        // What is not served must not make a series of its own: anybody can ask for it.
-        if !info.is_resource || matches!(code, 401 | 404) {
-            return;
-        }
         let scope = match (info.name.is_empty(), info.namespace.is_empty()) {
             (false, _) => "resource",
             (true, false) => "namespace",

@@ -11,8 +11,8 @@ use kubefed_certs::ServerFiles;
 use kubefed_storage::{Store, embedded, etcd};
 use tokio_util::sync::CancellationToken;
 
-use crate::kinds;
 use crate::server::Config;
+use crate::{audit, kinds};
 
 /// Where objects are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -52,6 +52,15 @@ pub struct ServingOptions {
     /// PEM file of the public half of that key
     #[arg(long)]
     pub service_account_key_file: Option<PathBuf>,
+    /// A file that every request is recorded in, one JSON line for each; - is standard output
+    #[arg(long)]
+    pub audit_log_path: Option<PathBuf>,
+    /// The size in megabytes at which that file is put aside and a new one begun
+    #[arg(long, default_value_t = 100)]
+    pub audit_log_maxsize: u64,
+    /// How many files put aside are kept
+    #[arg(long, default_value_t = 10)]
+    pub audit_log_maxbackup: usize,
     /// A file to write the address to once the server listens
     #[arg(long)]
     pub endpoint_file: Option<PathBuf>,
@@ -176,6 +185,11 @@ impl ServingOptions {
                 client_ca: self.client_ca_file.clone(),
             },
             service_account_key,
+            audit: self.audit_log_path.clone().map(|path| audit::Options {
+                path,
+                max_size: self.audit_log_maxsize.saturating_mul(1024 * 1024),
+                max_backups: self.audit_log_maxbackup,
+            }),
             version: version.into(),
         })
     }

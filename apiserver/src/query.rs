@@ -62,7 +62,7 @@ pub(crate) struct WriteOptions {
 }
 
 /// RFC-less bound of Kubernetes: a field manager's name is at most this many bytes.
-const FIELD_MANAGER_MAX: usize = 128;
+pub(crate) const FIELD_MANAGER_MAX: usize = 128;
 
 impl WriteOptions {
     /// # Errors

@@ -8,11 +8,18 @@ use serde_json::Value;
 use crate::body::Body;
 use crate::negotiate::{Format, Media};
 
+/// Why a request was refused, beside the response that says so.
+#[derive(Clone, Debug)]
+pub(crate) struct Reason(pub(crate) String);
+
 /// The response that tells `status`, in the client's format.
 pub(crate) fn status(status: &Status, media: Media) -> Response<Body> {
     let value = serde_json::to_value(status).unwrap_or_default();
     let code = StatusCode::from_u16(status.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let mut response = value_response(&value, media, code);
+    if !code.is_success() {
+        response.extensions_mut().insert(Reason(status.reason.clone()));
+    }
     if let Some(seconds) =
         status.details.as_ref().and_then(|d| d.retry_after_seconds).filter(|&s| s > 0)
     {

@@ -27,7 +27,9 @@ use crate::metrics::Metrics;
 use crate::namespaces::internal;
 use crate::registry::{Part, Registry, Route, Tracking};
 use crate::request::RequestInfo;
-use crate::{federatedtypes, garbage, handlers, health, listener, namespaces, render, virtuals};
+use crate::{
+    audit, federatedtypes, garbage, handlers, health, listener, namespaces, render, virtuals,
+};
 
 /// The namespaces that every cluster has.
 const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
@@ -44,6 +46,8 @@ pub struct Config {
     pub tls: ServerFiles,
     /// PEM of the key that service-account tokens are signed with, and of its public half.
     pub service_account_key: Option<(Vec<u8>, Vec<u8>)>,
+    /// Where requests are recorded, if anywhere.
+    pub audit: Option<audit::Options>,
     /// `gitVersion` that `/version` tells.
     pub version: String,
 }
@@ -109,12 +113,22 @@ impl Server {
         });
         server.bootstrap(config.federation.as_deref()).await?;
         server.spawn_loops(config.federation);
-        let authenticator: Arc<dyn Authenticator> = Arc::new(Standalone { tokens });
-        let filters = Filters::new(
+        let authenticator: Arc<dyn Authenticator> =
+            Arc::new(Standalone { tokens, clock: server.clock });
+        let mut filters = Filters::new(
             authenticator,
             Arc::clone(&server.authorizer),
             Arc::clone(&server.metrics),
         );
+        let registry = Arc::clone(&server.registry);
+        filters.serves = Box::new(move |info| serves(&registry, info));
+        if let Some(options) = config.audit {
+            let path = options.path.display().to_string();
+            let log = audit::Log::start(options, &server)
+                .with_context(|| format!("cannot write to {path} (--audit-log-path)"))?;
+            filters.audit = Some(log);
+        }
+        let filters = Arc::new(filters);
         let app =
             filters::chain(Router::new().fallback(route).with_state(Arc::clone(&server)), &filters);
         let ending = Arc::clone(&server);
@@ -183,6 +197,14 @@ impl Server {
             Err(status) => Err(status).with_context(|| format!("cannot create {plural} {name}")),
         }
     }
+}
+
+/// Whether the path names something that is served, so that it may be told apart in metrics.
+fn serves(registry: &Registry, info: &RequestInfo) -> bool {
+    let catalog = registry.catalog();
+    matches!(info.subresource.as_str(), "" | "status" | "scale" | "finalize" | "token")
+        && (catalog.route(&info.group, &info.version, &info.resource).is_some()
+            || catalog.review(&info.group, &info.version, &info.resource).is_some())
 }
 
 fn version(git_version: &str) -> Value {

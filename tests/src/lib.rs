@@ -2,6 +2,7 @@
 
 pub mod etcd;
 pub mod kubernetes;
+pub mod raw;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -39,10 +40,16 @@ impl Drop for Cluster {
 
 /// A federation API server over a store in memory.
 pub async fn a_federation() -> Cluster {
+    a_federation_with(|_| {}).await
+}
+
+/// The same, with a configuration that `change` has changed.
+pub async fn a_federation_with(change: impl FnOnce(&mut Config)) -> Cluster {
     let mut served = kinds::control_plane();
     served.extend(kubefed_api::kinds());
     let parts = Parts::new();
-    let config = parts.config(served, Some(NAMESPACE.into()));
+    let mut config = parts.config(served, Some(NAMESPACE.into()));
+    change(&mut config);
     let server = Server::start(config, parts.token.clone()).await.expect("the server starts");
     parts.cluster(server)
 }
@@ -99,6 +106,7 @@ impl Parts {
                 client_ca: Some(path("ca.crt")),
             },
             service_account_key: Some(self.key.clone()),
+            audit: None,
             version: "v1.37.0".into(),
         }
     }
@@ -226,10 +234,7 @@ pub fn guide(section: &str) -> String {
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `check` gives something.
-pub async fn eventually<T, F: Future<Output = Option<T>>>(
-    what: &str,
-    mut check: impl FnMut() -> F,
-) -> T {
+pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
         if let Some(found) = check().await {

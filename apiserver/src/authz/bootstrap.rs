@@ -6,9 +6,12 @@ const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
 const EVERYTHING: &[&str] = &["*"];
 
-/// The groups of the federation's kinds. Others that a FederatedTypeConfig names need roles of their own.
+/// The groups of the federation's kinds. The roles for users name the federated kinds that KubeFed ships, one by one, as
+/// far as they hold no secret and no rights; others need roles of their own.
 const FEDERATION: &[&str] =
     &["types.kubefed.io", "core.kubefed.io", "scheduling.kubefed.io", "multiclusterdns.kubefed.io"];
+/// Those of them that are all for the users of a namespace.
+const USERS: &[&str] = &["scheduling.kubefed.io", "multiclusterdns.kubefed.io"];
 /// What works in namespaces and holds no secret.
 const WORKLOADS: &[&str] =
     &["", "apps", "batch", "autoscaling", "networking.k8s.io", "policy", "discovery.k8s.io"];
@@ -44,6 +47,9 @@ pub fn objects() -> Vec<Value> {
         .flat_map(|p| [(*p).to_owned(), format!("{p}/status"), format!("{p}/scale")])
         .collect();
     let plain: Vec<&str> = status_of_all.iter().map(String::as_str).collect();
+    let federated = federated_kinds();
+    let federated: Vec<&str> = federated.iter().map(String::as_str).collect();
+    let federated_read = [federated.as_slice(), &["federatedtypeconfigs"]].concat();
     vec![
         role("cluster-admin", &[resources(&["*"], &["*"], EVERYTHING), urls(&["*"], EVERYTHING)]),
         binding("cluster-admin", "system:masters"),
@@ -114,16 +120,20 @@ pub fn objects() -> Vec<Value> {
         part(
             "kubefed:aggregate-to-view",
             &["view", "edit", "admin"],
-            &[resources(FEDERATION, &["*"], READ)],
+            &[
+                resources(&["core.kubefed.io"], &["*"], READ),
+                resources(USERS, &["*"], READ),
+                resources(&["types.kubefed.io"], &federated_read, READ),
+            ],
         ),
         part(
             "kubefed:aggregate-to-edit",
             &["edit", "admin"],
-            &[resources(
-                &["types.kubefed.io", "scheduling.kubefed.io", "multiclusterdns.kubefed.io"],
-                &["*"],
-                WRITE,
-            )],
+            &[
+                resources(USERS, &["*"], WRITE),
+                resources(&["types.kubefed.io"], &federated, WRITE),
+                resources(&["types.kubefed.io"], &["federatedsecrets"], &[READ, WRITE].concat()),
+            ],
         ),
         role(
             "system:kubefed-controller-manager",
@@ -141,6 +151,19 @@ pub fn objects() -> Vec<Value> {
             "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "system:kubefed-controller-manager"}],
         }),
     ]
+}
+
+/// The federated kinds that work like the plain ones: no secrets, no roles.
+fn federated_kinds() -> Vec<String> {
+    kubefed_api::federatedtypeconfig::defaults()
+        .iter()
+        .filter(|config| config["spec"]["targetType"]["group"] != "rbac.authorization.k8s.io")
+        .filter_map(|config| config["spec"]["federatedType"]["pluralName"].as_str())
+        .filter(|plural| *plural != "federatedsecrets")
+        .flat_map(|plural| {
+            [plural.to_owned(), format!("{plural}/status"), format!("{plural}/scale")]
+        })
+        .collect()
 }
 
 fn resources(groups: &[&str], resources: &[&str], verbs: &[&str]) -> Value {

@@ -11,6 +11,7 @@ use kubefed_apimachinery::labels::Selector;
 use kubefed_storage::cacher::{At, ListQuery, WatchFrom, WatchQuery, Watcher};
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::{Attributes, Authorizer, Decision};
@@ -18,8 +19,10 @@ use crate::registry::Registry;
 use crate::request::RequestInfo;
 use crate::user::UserInfo;
 
-const GROUP: &str = "rbac.authorization.k8s.io";
+pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
 const RETRY: Duration = Duration::from_millis(100);
+/// How long a request waits for the index to come to a role that is stored already.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What a role allows.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, serde::Serialize)]
@@ -64,6 +67,12 @@ impl Rule {
     }
 }
 
+/// The rules that a role states itself.
+pub(super) fn rules_of(role: &Value) -> Vec<Rule> {
+    let rules = role["rules"].as_array();
+    rules.into_iter().flatten().filter_map(|rule| Rule::deserialize(rule).ok()).collect()
+}
+
 /// Whom a binding names.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Subject {
@@ -75,6 +84,8 @@ enum Subject {
 #[derive(Debug, Default)]
 pub struct Index {
     rules: HashMap<(Subject, String), Vec<Arc<[Rule]>>>,
+    /// What each role gives, by namespace and name.
+    roles: HashMap<(String, String), Arc<[Rule]>>,
 }
 
 impl Index {
@@ -82,14 +93,6 @@ impl Index {
     pub fn new(objects: &[Value]) -> Self {
         let of_kind =
             |kind: &'static str| objects.iter().filter(move |object| object["kind"] == kind);
-        let rules_of = |role: &Value| -> Vec<Rule> {
-            role["rules"]
-                .as_array()
-                .into_iter()
-                .flatten()
-                .filter_map(|rule| Rule::deserialize(rule).ok())
-                .collect()
-        };
         let mut roles: HashMap<(String, String), Arc<[Rule]>> = HashMap::new();
         for role in of_kind("Role").chain(of_kind("ClusterRole")) {
             let mut rules = rules_of(role);
@@ -111,7 +114,11 @@ impl Index {
         for binding in of_kind("RoleBinding").chain(of_kind("ClusterRoleBinding")) {
             let namespace = binding["metadata"]["namespace"].as_str().unwrap_or("").to_owned();
             let role = &binding["roleRef"];
-            let place = if role["kind"] == "Role" { namespace.clone() } else { String::new() };
+            let place = match role["kind"].as_str() {
+                Some("ClusterRole") => String::new(),
+                Some("Role") if !namespace.is_empty() => namespace.clone(),
+                _ => continue,
+            };
             let Some(rules) = roles.get(&(place, role["name"].as_str().unwrap_or("").to_owned()))
             else {
                 continue;
@@ -134,7 +141,13 @@ impl Index {
                     .push(Arc::clone(rules));
             }
         }
+        index.roles = roles;
         index
+    }
+
+    /// What a role gives; `namespace` is empty for a ClusterRole.
+    pub fn role(&self, namespace: &str, name: &str) -> Option<&[Rule]> {
+        self.roles.get(&(namespace.to_owned(), name.to_owned())).map(AsRef::as_ref)
     }
 
     /// The rules that hold for a user in a namespace.
@@ -155,7 +168,7 @@ impl Index {
             .flat_map(|rules| rules.iter())
     }
 
-    fn allows(&self, user: &UserInfo, request: &RequestInfo) -> bool {
+    pub(super) fn allows(&self, user: &UserInfo, request: &RequestInfo) -> bool {
         self.rules_for(user, &request.namespace).any(|rule| rule.allows(request))
     }
 }
@@ -164,11 +177,26 @@ impl Index {
 #[derive(Default)]
 pub struct Rbac {
     index: ArcSwap<Index>,
+    changed: Notify,
 }
 
 impl Rbac {
     pub fn index(&self) -> Arc<Index> {
         self.index.load_full()
+    }
+
+    /// Waits until the index is as `wanted`, not for long.
+    pub(crate) async fn until(&self, wanted: impl Fn(&Index) -> bool) {
+        let _in_time = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let changed = self.changed.notified();
+                if wanted(&self.index.load()) {
+                    return;
+                }
+                changed.await;
+            }
+        })
+        .await;
     }
 
     /// Follows roles and bindings for as long as it is polled.
@@ -212,6 +240,7 @@ impl Rbac {
                     }
                 }
                 self.index.store(Arc::new(Index::new(&objects)));
+                self.changed.notify_waiters();
                 let (event, ..) =
                     select_all(watchers.iter_mut().map(|watcher| Box::pin(watcher.next()))).await;
                 if event.is_none() {

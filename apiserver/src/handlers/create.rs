@@ -1,11 +1,14 @@
 //! POST to a collection.
 
+use std::sync::Arc;
+
 use http::{Response, StatusCode};
 use kubefed_apimachinery::meta;
 use kubefed_apimachinery::status::Status;
 
 use super::{Call, decode, shape};
 use crate::admission;
+use crate::audit;
 use crate::body::Body;
 use crate::query::WriteOptions;
 use crate::registry::{Part, Route, Tracking};
@@ -26,9 +29,13 @@ pub(super) async fn create(
     if namespaced {
         admission::namespace_is_open(call.server, route, namespace, meta::name(&object)).await?;
     }
+    admission::role_is_known(call, route, &object).await;
+    admission::grants_what_is_held(call, route, None, &object)?;
     let warn = call.warn();
     let manager = call.manager(options.field_manager.as_deref());
     let write = call.write(route, Part::Main, manager, options.dry_run, &warn);
     let created = write.create(namespace, object, Tracking::Registry).await?;
-    shape::one(call, route, &created, StatusCode::CREATED)
+    let mut response = shape::one(call, route, &created, StatusCode::CREATED)?;
+    response.extensions_mut().insert(audit::Named(Arc::clone(&created)));
+    Ok(response)
 }

@@ -135,6 +135,8 @@ impl Continue {
 pub(super) struct Filter {
     labels: labels::Selector,
     fields: fields::Selector,
+    /// The only name that is wanted; empty: any.
+    name: String,
 }
 
 impl Filter {
@@ -150,7 +152,13 @@ impl Filter {
                 return Err(Status::bad_request(format!("field label not supported: {field}")));
             }
         }
-        Ok(Filter { labels: options.labels.clone(), fields: options.fields.clone() })
+        let (labels, fields) = (options.labels.clone(), options.fields.clone());
+        Ok(Filter { labels, fields, name: String::new() })
+    }
+
+    /// The same, and of this name only unless it is empty.
+    pub(super) fn of_name(self, name: &str) -> Self {
+        Filter { name: name.to_owned(), ..self }
     }
 
     /// The narrowest range of keys that holds all that can match.
@@ -164,11 +172,12 @@ impl Filter {
     }
 
     pub(super) fn is_everything(&self) -> bool {
-        self.labels.is_everything() && self.fields.requirements().is_empty()
+        self.name.is_empty() && self.labels.is_everything() && self.fields.requirements().is_empty()
     }
 
     pub(super) fn matches(&self, object: &Object) -> bool {
-        self.labels.matches(|key| object.index.label(key))
+        (self.name.is_empty() || *object.index.name == *self.name)
+            && self.labels.matches(|key| object.index.label(key))
             && self.fields.matches(|field| match field {
                 "metadata.name" => Some(&object.index.name),
                 "metadata.namespace" => Some(&object.index.namespace),

@@ -51,6 +51,7 @@ pub(super) async fn patch(
                 &mut new,
                 &patch.duplicates,
             )?;
+            admission::grants_what_is_held(call, route, Some(live), &new)?;
             Ok(new)
         })
         .await
@@ -162,7 +163,9 @@ async fn apply_patch(
     for _ in 0..APPLY_ATTEMPTS {
         let outcome = write
             .update(call.namespace(route), &call.info.name, Tracking::Done, |live| {
-                apply::apply(Some(live), &config, &identity, schema, force)
+                let new = apply::apply(Some(live), &config, &identity, schema, force)?;
+                admission::grants_what_is_held(call, route, Some(live), &new)?;
+                Ok(new)
             })
             .await;
         match outcome {
@@ -183,6 +186,8 @@ async fn apply_patch(
         }
         call.may_create().await?;
         let object = apply::apply(None, &config, &identity, schema, force)?;
+        admission::role_is_known(call, route, &object).await;
+        admission::grants_what_is_held(call, route, None, &object)?;
         match write.create(namespace, object, Tracking::Done).await {
             Err(status) if status.is_already_exists() => {}
             outcome => return shape::one(call, route, &*outcome?, StatusCode::CREATED),

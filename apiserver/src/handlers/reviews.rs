@@ -7,6 +7,7 @@ use kubefed_apimachinery::status::Status;
 use serde_json::{Value, json};
 
 use super::{Call, decode};
+use crate::audit::user_info;
 use crate::authz::{Attributes, Decision};
 use crate::body::Body;
 use crate::negotiate::{self, Shape};
@@ -57,17 +58,6 @@ pub(super) async fn answer(
         review["metadata"] = json!({"creationTimestamp": null});
     }
     Ok(render::value_response(&review, call.media, StatusCode::CREATED))
-}
-
-fn user_info(user: &UserInfo) -> Value {
-    let mut info = json!({"username": user.name, "groups": user.groups});
-    if !user.uid.is_empty() {
-        info["uid"] = json!(user.uid);
-    }
-    if !user.extra.is_empty() {
-        info["extra"] = json!(user.extra);
-    }
-    info
 }
 
 fn texts(value: &Value) -> Vec<String> {

@@ -4,6 +4,7 @@ use http::{Response, StatusCode};
 use kubefed_apimachinery::status::Status;
 
 use super::{Call, decode, shape};
+use crate::admission;
 use crate::body::Body;
 use crate::query::WriteOptions;
 use crate::registry::{Part, Route, Tracking};
@@ -21,7 +22,10 @@ pub(super) async fn update(
     let manager = call.manager(options.field_manager.as_deref());
     let write = call.write(route, part, manager, options.dry_run, &warn);
     let updated = write
-        .update(call.namespace(route), &call.info.name, Tracking::Registry, |_| Ok(object.clone()))
+        .update(call.namespace(route), &call.info.name, Tracking::Registry, |live| {
+            admission::grants_what_is_held(call, route, Some(live), &object)?;
+            Ok(object.clone())
+        })
         .await
         .map_err(|status| shape::in_group(status, route))?;
     shape::one(call, route, &updated, StatusCode::OK)

@@ -29,7 +29,8 @@ const BATCH: usize = 64 * 1024;
 
 pub(super) async fn watch(call: &Call<'_>, route: &Route) -> Result<Response<Body>, Status> {
     let options = ListOptions::parse(&call.query, true)?;
-    let filter = Filter::new(&options, route)?;
+    // `/watch/…/NAME` is allowed to who may watch that name.
+    let filter = Filter::new(&options, route)?.of_name(&call.info.name);
     let prefix = filter.prefix(call.namespace(route));
     let from = match (options.send_initial_events, options.resource_version) {
         (Some(false), None | Some(0)) => WatchFrom::Now,

@@ -4,7 +4,8 @@ use kubefed_apimachinery::definition::Strategy;
 use kubefed_apimachinery::field;
 use serde_json::{Value, json};
 
-pub(super) const BINDING: Strategy = Strategy { defaults, validate_update, ..Strategy::NONE };
+pub(super) const BINDING: Strategy =
+    Strategy { defaults, validate, validate_update, ..Strategy::NONE };
 
 fn defaults(binding: &mut Value) {
     const GROUP: &str = "rbac.authorization.k8s.io";
@@ -21,6 +22,21 @@ fn defaults(binding: &mut Value) {
             subject["apiGroup"] = json!(GROUP);
         }
     }
+}
+
+fn validate(binding: &Value) -> Vec<field::Error> {
+    let path = field::Path::root("roleRef");
+    let kinds: &[&str] =
+        if binding["kind"] == "RoleBinding" { &["Role", "ClusterRole"] } else { &["ClusterRole"] };
+    let role = &binding["roleRef"];
+    let mut errors = Vec::new();
+    if !kinds.iter().any(|kind| role["kind"] == *kind) {
+        errors.push(field::Error::not_supported(&path.child("kind"), role["kind"].clone(), kinds));
+    }
+    if role["name"].as_str().is_none_or(str::is_empty) {
+        errors.push(field::Error::required(&path.child("name"), ""));
+    }
+    errors
 }
 
 fn validate_update(new: &Value, old: &Value) -> Vec<field::Error> {
