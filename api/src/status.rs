@@ -31,6 +31,7 @@ pub const UNKNOWN_CLUSTERS: &str = "UnknownClusters";
 
 pub const WAITING_FOR_REMOVAL: &str = "WaitingForRemoval";
 pub const CLUSTER_NOT_READY: &str = "ClusterNotReady";
+pub const CACHED_RETRIEVAL_FAILED: &str = "CachedRetrievalFailed";
 pub const APPLY_OVERRIDES_FAILED: &str = "ApplyOverridesFailed";
 pub const CREATION_FAILED: &str = "CreationFailed";
 pub const UPDATE_FAILED: &str = "UpdateFailed";

@@ -1,6 +1,6 @@
 //! Objects of a collection, kept as a list and a watch tell them.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use kubefed_apimachinery::meta;
 use parking_lot::RwLock;
 use serde_json::Value;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::{Client, Error, METADATA, METADATA_LIST};
@@ -38,9 +39,17 @@ pub struct Source {
     pub metadata: bool,
 }
 
+/// Keeps an object but for who set which field: nobody here asks for that, and it is half of the object.
+pub(crate) fn without_managed_fields(mut object: Value) -> Value {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.remove("managedFields");
+    }
+    object
+}
+
 /// A kept collection. `T` is what is remembered of an object.
 pub struct Cache<T> {
-    objects: RwLock<HashMap<Key, Arc<T>>>,
+    objects: RwLock<BTreeMap<Key, Arc<T>>>,
     filled: watch::Sender<bool>,
 }
 
@@ -57,6 +66,13 @@ impl<T> Cache<T> {
 
     pub fn keys(&self) -> Vec<Key> {
         self.objects.read().keys().cloned().collect()
+    }
+
+    pub fn keys_in(&self, namespace: &str) -> Vec<Key> {
+        let first = Key { namespace: namespace.to_owned(), name: String::new() };
+        let objects = self.objects.read();
+        let from_there = objects.range(first..).map(|(key, _)| key);
+        from_there.take_while(|key| key.namespace == namespace).cloned().collect()
     }
 
     pub fn values(&self) -> Vec<Arc<T>> {
@@ -99,6 +115,7 @@ impl<T> Cache<T> {
         let mut pause = FIRST_PAUSE;
         let mut from = None;
         loop {
+            let (began, watched) = (Instant::now(), from.is_some());
             let outcome = match from.take() {
                 None => self.fill(client, source, &keep, &changed).await,
                 Some(from) => self.watch(client, source, from, &keep, &changed).await,
@@ -106,7 +123,13 @@ impl<T> Cache<T> {
             match outcome {
                 Ok(next) => {
                     from = Some(next);
-                    pause = FIRST_PAUSE;
+                    if began.elapsed() > LAST_PAUSE || !watched {
+                        pause = FIRST_PAUSE;
+                    } else {
+                        // A server that ends every watch at once must not keep us busy with that.
+                        tokio::time::sleep(pause).await;
+                        pause = (pause * 2).min(LAST_PAUSE);
+                    }
                 }
                 Err(error) => {
                     if !error.is_expired() {
@@ -127,7 +150,7 @@ impl<T> Cache<T> {
         changed: impl Fn(&Key),
     ) -> Result<String, Error> {
         let accept = if source.metadata { METADATA_LIST } else { "application/json" };
-        let mut found = HashMap::new();
+        let mut found = BTreeMap::new();
         let version = client
             .list(&source.path, &source.query, accept, |object| {
                 found.insert(Key::of(&object), Arc::new(keep(object)));

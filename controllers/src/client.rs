@@ -1,9 +1,11 @@
 //! A client for one API server: one HTTP/2 connection, JSON, a deadline for every request.
 
+use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use http::{Method, Request, Uri, header};
+use http::{HeaderValue, Method, Request, Uri, header};
 use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
@@ -12,7 +14,9 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kubefed_apimachinery::status::Status;
 use kubefed_certs::{ClientTls, client_config};
+use parking_lot::Mutex;
 use serde_json::Value;
+use tokio::time::Instant;
 
 /// A request that is not answered by then has failed.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -22,6 +26,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(10);
 const MAX_BODY: usize = 256 * 1024 * 1024;
 const MAX_LINE: usize = 4 * 1024 * 1024;
 const PAGE: usize = 500;
+/// A token in a file is read anew after this long: those of service accounts are rotated.
+const TOKEN_AGE: Duration = Duration::from_secs(60);
 
 /// Metadata alone, for lists and watches.
 pub const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
@@ -59,14 +65,40 @@ pub struct Access {
     pub url: String,
     pub tls: ClientTls,
     pub token: Option<String>,
+    /// A file with a token that changes.
+    pub token_file: Option<PathBuf>,
 }
 
 /// One API server.
 #[derive(Clone)]
-pub struct Client {
+pub struct Client(Arc<Inner>);
+
+struct Inner {
     http: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
     url: String,
     token: Option<String>,
+    token_file: Option<PathBuf>,
+    /// What the file held, and when.
+    token_read: Mutex<Option<(String, Instant)>>,
+}
+
+impl Inner {
+    fn token(&self) -> Option<String> {
+        let Some(file) = &self.token_file else { return self.token.clone() };
+        let mut read = self.token_read.lock();
+        if let Some((token, at)) = &*read
+            && at.elapsed() < TOKEN_AGE
+        {
+            return Some(token.clone());
+        }
+        match std::fs::read_to_string(file) {
+            Ok(token) => *read = Some((token.trim().to_owned(), Instant::now())),
+            Err(error) => {
+                tracing::warn!(file = %file.display(), %error, "the token cannot be read");
+            }
+        }
+        read.as_ref().map(|(token, _)| token.clone())
+    }
 }
 
 impl Client {
@@ -86,7 +118,18 @@ impl Client {
             .http2_keep_alive_timeout(KEEP_ALIVE)
             .http2_keep_alive_while_idle(true)
             .build(connector);
-        Ok(Client { http, url: access.url, token: access.token })
+        Ok(Client(Arc::new(Inner {
+            http,
+            url: access.url,
+            token: access.token,
+            token_file: access.token_file,
+            token_read: Mutex::new(None),
+        })))
+    }
+
+    /// Whether this is the very same client, with the same credentials.
+    pub(crate) fn is(&self, other: &Client) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     async fn send(
@@ -96,7 +139,7 @@ impl Client {
         headers: &[(header::HeaderName, &str)],
         body: Bytes,
     ) -> Result<http::Response<Incoming>, Error> {
-        let uri: Uri = format!("{}{path}", self.url)
+        let uri: Uri = format!("{}{path}", self.0.url)
             .parse()
             .map_err(|error| Error::Transport(format!("{path}: {error}")))?;
         let mut request = Request::builder().method(method).uri(uri);
@@ -104,12 +147,15 @@ impl Client {
             request = request.header(name, *value);
         }
         request = request.header(header::USER_AGENT, "kubefed-controller-manager");
-        if let Some(token) = &self.token {
-            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        if let Some(token) = self.0.token() {
+            let mut value = HeaderValue::try_from(format!("Bearer {token}"))
+                .map_err(|_| Error::Transport("the token is no header value".into()))?;
+            value.set_sensitive(true);
+            request = request.header(header::AUTHORIZATION, value);
         }
         let request =
             request.body(Full::new(body)).map_err(|error| Error::Transport(error.to_string()))?;
-        let answer = tokio::time::timeout(DEADLINE, self.http.request(request))
+        let answer = tokio::time::timeout(DEADLINE, self.0.http.request(request))
             .await
             .map_err(|_| Error::Transport(format!("no answer within {DEADLINE:?}")))?;
         answer.map_err(|error| Error::Transport(chain(&error)))
@@ -161,6 +207,24 @@ impl Client {
             .await
             .map_err(|_| Error::Transport(format!("no answer within {timeout:?}")))??;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// What is at a path in the form `accept`, at most `timeout` long in coming.
+    pub(crate) async fn get_as(
+        &self,
+        path: &str,
+        accept: &str,
+        timeout: Duration,
+    ) -> Result<Value, Error> {
+        let answer = async {
+            let headers = [(header::ACCEPT, accept)];
+            Self::read(self.send(Method::GET, path, &headers, Bytes::new()).await?).await
+        };
+        let bytes = tokio::time::timeout(timeout, answer)
+            .await
+            .map_err(|_| Error::Transport(format!("no answer within {timeout:?}")))??;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Error::Transport(format!("the answer is no JSON: {error}")))
     }
 
     pub async fn get(&self, path: &str) -> Result<Value, Error> {

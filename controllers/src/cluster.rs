@@ -8,14 +8,17 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use kubefed_api::kubefedcluster::endpoint_url;
 use kubefed_api::kubefedconfig::HealthCheck;
-use kubefed_apimachinery::time;
+use kubefed_api::placement;
+use kubefed_apimachinery::{meta, time};
 use kubefed_certs::ClientTls;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
-use crate::cache::{Key, Source};
+use crate::cache::{Key, Source, without_managed_fields};
 use crate::client::{Access, Client};
-use crate::control::{Control, Member};
+use crate::control::{Control, Member, Readiness, path};
+use crate::queue::Queue;
 
 mod health;
 
@@ -30,44 +33,31 @@ const REFRESH: Duration = Duration::from_secs(300);
 /// Follows the KubeFedClusters and keeps a task for each.
 pub(crate) async fn run(control: Arc<Control>) {
     let source = Source {
-        path: control.path(GROUP_VERSION, &control.namespace, "kubefedclusters"),
+        path: path(GROUP_VERSION, &control.namespace, "kubefedclusters"),
         ..Source::default()
     };
-    let (changed, mut changes) = tokio::sync::mpsc::unbounded_channel::<Key>();
+    let changes: Queue<Key> = Queue::default();
     let follow = control.clusters.follow(
         &control.host,
         &source,
-        |cluster| cluster,
-        |key| drop(changed.send(key.clone())),
+        without_managed_fields,
+        |key| changes.add(key.clone()),
         &control.token,
     );
     let manage = async {
-        let mut known: HashMap<String, (Value, Arc<Member>)> = HashMap::new();
-        while let Some(key) = changes.recv().await {
+        let mut known: HashMap<String, Known> = HashMap::new();
+        control.clusters.wait_filled().await;
+        for cluster in control.clusters.values() {
+            take_up(&control, &mut known, meta::name(&cluster), Some(&cluster));
+        }
+        publish_all(&control, &known);
+        loop {
+            let key = changes.next().await;
+            changes.done(&key);
             let cluster = control.clusters.get(&key);
-            let identity = cluster.as_deref().map(identity);
-            match (known.get(&key.name), identity) {
-                (Some((old, _)), Some(new)) if *old == new => continue,
-                (old, new) => {
-                    if let Some((_, member)) = old {
-                        member.token.cancel();
-                    }
-                    match new {
-                        Some(new) => {
-                            let member = start(&control, &key.name);
-                            known.insert(key.name.clone(), (new, member));
-                        }
-                        None => drop(known.remove(&key.name)),
-                    }
-                }
+            if take_up(&control, &mut known, &key.name, cluster.as_deref()) {
+                publish_all(&control, &known);
             }
-            let members = known
-                .iter()
-                .map(|(name, (_, member))| (name.clone(), Arc::clone(member)))
-                .collect();
-            control.members.send_replace(Arc::new(members));
-            // Labels may have changed as well: whatever is placed by a selector is placed anew.
-            let _nobody_listens_yet = control.placements.send(None);
         }
     };
     tokio::select! {
@@ -76,15 +66,66 @@ pub(crate) async fn run(control: Arc<Control>) {
     }
 }
 
-/// What makes a cluster another one: how it is reached, and its labels, by which it is placed.
-fn identity(cluster: &Value) -> Value {
-    json!([cluster["metadata"]["uid"], cluster["spec"], cluster["metadata"]["labels"]])
+/// A cluster that has its task.
+struct Known {
+    /// How it is reached: another way makes it another member.
+    reach: Value,
+    placeable: placement::Cluster,
+    member: Arc<Member>,
+}
+
+/// Starts or ends what a cluster needs; whether it is another one than before, or is placed by other labels.
+fn take_up(
+    control: &Arc<Control>,
+    known: &mut HashMap<String, Known>,
+    name: &str,
+    cluster: Option<&Value>,
+) -> bool {
+    let Some(cluster) = cluster else {
+        let gone = known.remove(name);
+        if let Some(gone) = &gone {
+            gone.member.token.cancel();
+            control.metrics.forget_cluster(name);
+        }
+        return gone.is_some();
+    };
+    let reach = json!([cluster["metadata"]["uid"], cluster["spec"]]);
+    let labels = cluster["metadata"]["labels"].as_object().into_iter().flatten();
+    let labels = labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or("").to_owned()));
+    let placeable = placement::Cluster { name: name.to_owned(), labels: labels.collect() };
+    match known.get_mut(name) {
+        Some(known) if known.reach == reach && known.placeable == placeable => return false,
+        Some(known) => {
+            if known.reach != reach {
+                known.member.token.cancel();
+                known.member = start(control, name);
+                known.reach = reach;
+            }
+            known.placeable = placeable;
+        }
+        None => {
+            let member = start(control, name);
+            known.insert(name.to_owned(), Known { reach, placeable, member });
+        }
+    }
+    true
+}
+
+/// Tells the syncs; whatever is placed by a selector is placed anew.
+fn publish_all(control: &Control, known: &HashMap<String, Known>) {
+    let members =
+        known.iter().map(|(name, known)| (name.clone(), Arc::clone(&known.member))).collect();
+    control.metrics.joined(known.len());
+    control.members.send_replace(Arc::new(members));
+    let placeable = known.values().map(|known| known.placeable.clone()).collect();
+    control.placeable.send_replace(Some(Arc::new(placeable)));
+    let _nobody_listens_yet = control.placements.send(None);
 }
 
 fn start(control: &Arc<Control>, name: &str) -> Arc<Member> {
     let member = Arc::new(Member {
         name: name.to_owned(),
-        ready: watch::Sender::new(None),
+        ready: watch::Sender::default(),
         token: control.token.child_token(),
     });
     let (task, control) = (Arc::clone(&member), Arc::clone(control));
@@ -95,7 +136,7 @@ fn start(control: &Arc<Control>, name: &str) -> Arc<Member> {
             () = token.cancelled() => {}
             () = probe_for_ever(&control, &task) => {}
         }
-        task.ready.send_replace(None);
+        publish(&task, None);
     });
     member
 }
@@ -105,11 +146,14 @@ async fn probe_for_ever(control: &Control, member: &Member) {
     let key = Key { namespace: control.namespace.clone(), name: member.name.clone() };
     let mut thresholds = Thresholds::default();
     let mut connected: Option<(Value, Client)> = None;
+    let mut described: Option<Instant> = None;
     loop {
+        let began = Instant::now();
         let check = HealthCheck::of(&control.config.borrow().clone());
         let Some(cluster) = control.clusters.get(&key) else { return };
+        let describe = described.is_none_or(|at| at.elapsed() >= REFRESH);
         let probe = match connect(control, &cluster, &mut connected).await {
-            Ok(client) => health::probe(&client, check.timeout).await,
+            Ok(client) => health::probe(&client, check.timeout, describe).await,
             Err(why) => {
                 control.events.warn(
                     &cluster,
@@ -124,7 +168,15 @@ async fn probe_for_ever(control: &Control, member: &Member) {
             let text = format!("Failed to retrieve health of the cluster: {why}");
             control.events.warn(&cluster, COMPONENT, "RetrievingClusterHealthFailed", &text);
         }
+        if !probe.is_ready() {
+            // It may come back as another version.
+            described = None;
+        } else if describe {
+            described = Some(began);
+        }
+        control.metrics.probed(began.elapsed());
         let settled = thresholds.take(probe, &check);
+        control.metrics.cluster(&member.name, settled.state());
         let client = connected.as_ref().map(|(_, client)| client.clone());
         publish(member, client.filter(|_| settled.is_ready()));
         write_status(control, &cluster, &settled).await;
@@ -132,14 +184,18 @@ async fn probe_for_ever(control: &Control, member: &Member) {
     }
 }
 
-/// Tells the syncs when the cluster becomes ready, or no longer is.
+/// Tells the syncs when the cluster becomes ready, or no longer is, or has new credentials.
 fn publish(member: &Member, client: Option<Client>) {
     member.ready.send_if_modified(|known| {
-        let changed = known.is_some() != client.is_some();
-        if changed {
-            *known = client;
+        let same = match (&*known, &client) {
+            (Readiness::Ready(known), Some(client)) => known.is(client),
+            (Readiness::Away, None) => true,
+            _ => false,
+        };
+        if !same {
+            *known = client.map_or(Readiness::Away, Readiness::Ready);
         }
-        changed
+        !same
     });
 }
 
@@ -187,6 +243,7 @@ async fn connect(
         url: endpoint_url(spec["apiEndpoint"].as_str().unwrap_or(""))?,
         tls: ClientTls { ca_pem: decode(&spec["caBundle"])?, ..ClientTls::default() },
         token: Some(token.trim().to_owned()),
+        token_file: None,
     })?;
     *connected = Some((identity, client.clone()));
     Ok(client)
@@ -196,10 +253,8 @@ async fn write_status(control: &Control, cluster: &Value, settled: &Probe) {
     let now = control.now();
     let Some(status) = health::status(&cluster["status"], settled, now, REFRESH) else { return };
     let name = cluster["metadata"]["name"].as_str().unwrap_or("");
-    let path = format!(
-        "{}/{name}/status",
-        control.path(GROUP_VERSION, &control.namespace, "kubefedclusters")
-    );
+    let collection = path(GROUP_VERSION, &control.namespace, "kubefedclusters");
+    let path = format!("{collection}/{name}/status");
     if let Err(error) = control.host.merge(&path, &json!({"status": status})).await {
         tracing::warn!(cluster = name, %error, at = time::rfc3339(now), "the status of a cluster was not written");
     }

@@ -2,27 +2,37 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
 use kubefed_api::placement;
-use parking_lot::RwLock;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::Cache;
+use crate::cache::{Cache, Key};
 use crate::client::Client;
 use crate::events::Recorder;
+use crate::metrics::Metrics;
 
 /// The members by name.
 pub(crate) type Members = HashMap<String, Arc<Member>>;
 
+/// Whether a member can be worked with.
+#[derive(Clone, Default)]
+pub(crate) enum Readiness {
+    /// It was not asked yet.
+    #[default]
+    Unknown,
+    Away,
+    Ready(Client),
+}
+
 /// One member that is joined.
 pub(crate) struct Member {
     pub(crate) name: String,
-    /// The client, while the cluster is ready.
-    pub(crate) ready: watch::Sender<Option<Client>>,
+    pub(crate) ready: watch::Sender<Readiness>,
     pub(crate) token: CancellationToken,
 }
 
@@ -36,42 +46,33 @@ pub(crate) struct Control {
     pub(crate) clusters: Cache<Value>,
     /// The members as they are joined now.
     pub(crate) members: watch::Sender<Arc<Members>>,
+    /// The clusters as placement sees them; none before they are known.
+    pub(crate) placeable: watch::Sender<Option<Arc<Vec<placement::Cluster>>>>,
     /// FederatedNamespaces: where the objects of a namespace may be.
     pub(crate) namespaces: Cache<Value>,
-    /// Told the name of a namespace whose placement changed, and none when any may have.
-    pub(crate) placements: tokio::sync::broadcast::Sender<Option<String>>,
-    pub(crate) events: Recorder,
     /// Whether FederatedNamespaces are there to be asked.
-    pub(crate) namespaces_federated: RwLock<bool>,
+    pub(crate) namespaces_federated: AtomicBool,
+    /// Told the name of a namespace whose placement changed, and none when any may have.
+    pub(crate) placements: broadcast::Sender<Option<String>>,
+    pub(crate) events: Recorder,
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) token: CancellationToken,
     pub(crate) tracker: TaskTracker,
 }
 
 impl Control {
     /// The clusters as placement sees them.
-    pub(crate) fn placement_clusters(&self) -> Vec<placement::Cluster> {
-        let clusters = self.clusters.values();
-        clusters
-            .iter()
-            .map(|cluster| placement::Cluster {
-                name: cluster["metadata"]["name"].as_str().unwrap_or("").into(),
-                labels: cluster["metadata"]["labels"]
-                    .as_object()
-                    .into_iter()
-                    .flatten()
-                    .map(|(key, value)| (key.clone(), value.as_str().unwrap_or("").to_owned()))
-                    .collect(),
-            })
-            .collect()
+    pub(crate) fn placeable(&self) -> Arc<Vec<placement::Cluster>> {
+        self.placeable.borrow().clone().unwrap_or_default()
+    }
+
+    pub(crate) fn is_joined(&self, cluster: &str) -> bool {
+        let key = Key { namespace: self.namespace.clone(), name: cluster.to_owned() };
+        self.clusters.get(&key).is_some()
     }
 
     pub(crate) fn now(&self) -> Timestamp {
         Timestamp::now()
-    }
-
-    /// The path of a collection of ours.
-    pub(crate) fn path(&self, group_version: &str, namespace: &str, plural: &str) -> String {
-        path(group_version, namespace, plural)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Leader election on a Lease, after client-go: whoever holds it writes, nobody else.
 //!
 //! A holder's time is measured by our own clock from when we saw it renew; clocks of two machines are never compared.
+//! Our own time is measured from before we asked: an answer that comes late does not prolong it.
 
 use std::time::Duration;
 
@@ -15,59 +16,109 @@ use crate::client::{Client, Error};
 
 /// The lock of the controller managers, as KubeFed calls it.
 const NAME: &str = "kubefed-controller-manager";
+/// The end of a process does not wait longer than this for the federation to take its lease back.
+const RELEASE: Duration = Duration::from_secs(2);
 
-pub(crate) struct Lease {
-    client: Client,
-    path: String,
-    identity: String,
-    timing: LeaderElection,
-    observed: Option<(Value, Instant)>,
+/// Where the Lease is kept.
+pub(crate) trait Keeper: Send + Sync {
+    fn get(&self) -> impl Future<Output = Result<Value, Error>> + Send;
+    fn create(&self, lease: &Value) -> impl Future<Output = Result<Value, Error>> + Send;
+    fn replace(&self, lease: &Value) -> impl Future<Output = Result<Value, Error>> + Send;
 }
 
-impl Lease {
-    pub(crate) fn new(
-        client: Client,
-        namespace: &str,
-        identity: String,
-        timing: LeaderElection,
-    ) -> Self {
+/// The federation's API server as the keeper.
+pub(crate) struct InFederation {
+    client: Client,
+    path: String,
+}
+
+impl InFederation {
+    pub(crate) fn new(client: Client, namespace: &str) -> Self {
         let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
-        Lease { client, path, identity, timing, observed: None }
+        InFederation { client, path }
+    }
+}
+
+impl Keeper for InFederation {
+    async fn get(&self) -> Result<Value, Error> {
+        self.client.get(&format!("{}/{NAME}", self.path)).await
+    }
+
+    async fn create(&self, lease: &Value) -> Result<Value, Error> {
+        self.client.create(&self.path, lease).await
+    }
+
+    async fn replace(&self, lease: &Value) -> Result<Value, Error> {
+        self.client.replace(&format!("{}/{NAME}", self.path), lease).await
+    }
+}
+
+/// What a try came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Held {
+    ByUs,
+    ByAnother,
+    /// Somebody wrote between our reading and our writing.
+    Unknown,
+}
+
+pub(crate) struct Lease<K> {
+    keeper: K,
+    identity: String,
+    timing: LeaderElection,
+    /// The Lease as we wrote it last.
+    ours: Option<Value>,
+    /// What another's Lease says, and since when it has said so.
+    observed: Option<(Value, Instant)>,
+    /// When we asked for what we hold.
+    renewed: Instant,
+}
+
+impl<K: Keeper> Lease<K> {
+    pub(crate) fn new(keeper: K, identity: String, timing: LeaderElection) -> Self {
+        Lease { keeper, identity, timing, ours: None, observed: None, renewed: Instant::now() }
     }
 
     /// Waits until this process leads.
     pub(crate) async fn acquire(&mut self) {
         loop {
+            let asked = Instant::now();
             match self.try_hold().await {
-                Ok(true) => return,
-                Ok(false) => {}
+                Ok(Held::ByUs) if asked.elapsed() < self.timing.renew => {
+                    self.renewed = asked;
+                    return;
+                }
+                Ok(_) => {}
                 Err(error) => tracing::warn!(%error, "the lease cannot be asked for"),
             }
             tokio::time::sleep(self.timing.retry.mul_f64(jitter())).await;
         }
     }
 
-    /// Renews until `token` is cancelled, then releases; or cancels it when the lease is lost. Every writer obeys the
-    /// token, and the lease outlasts the last try by more than a request takes.
+    /// Renews until `token` is cancelled; cancels it when the lease is lost. Every writer obeys the token, and what we
+    /// asked for outlasts the renewal deadline by what a last write may take.
     pub(crate) async fn hold(&mut self, token: &CancellationToken) {
-        let mut renewed = Instant::now();
         loop {
             tokio::select! {
-                () = token.cancelled() => break,
-                () = tokio::time::sleep(self.timing.retry) => {}
+                () = token.cancelled() => return,
+                () = tokio::time::sleep(self.timing.retry.min(self.left())) => {}
             }
-            let left = self.timing.renew.saturating_sub(renewed.elapsed());
-            match tokio::time::timeout(left, self.try_hold()).await {
-                Ok(Ok(true)) => renewed = Instant::now(),
-                Ok(Ok(false)) => {
+            let (asked, left) = (Instant::now(), self.left());
+            let tried = tokio::select! {
+                () = token.cancelled() => return,
+                tried = tokio::time::timeout(left, self.try_hold()) => tried,
+            };
+            match tried {
+                Ok(Ok(Held::ByUs)) => self.renewed = asked,
+                Ok(Ok(Held::ByAnother)) => {
                     tracing::error!("leader election lost: another holds the lease");
                     token.cancel();
                     return;
                 }
+                Ok(Ok(Held::Unknown)) | Err(_) => {}
                 Ok(Err(error)) => tracing::warn!(%error, "the lease was not renewed"),
-                Err(_) => {}
             }
-            if renewed.elapsed() >= self.timing.renew {
+            if self.left().is_zero() {
                 tracing::error!("leader election lost: the lease could not be renewed");
                 token.cancel();
                 return;
@@ -75,65 +126,101 @@ impl Lease {
         }
     }
 
+    /// How long we lead if no renewal succeeds.
+    fn left(&self) -> Duration {
+        self.timing.renew.saturating_sub(self.renewed.elapsed())
+    }
+
     /// Lets the next one lead at once. Called when every writer has ended.
     pub(crate) async fn release(&mut self) {
-        let Some((mut lease, _)) = self.observed.take() else { return };
-        if lease["spec"]["holderIdentity"] == self.identity.as_str() {
-            lease["spec"]["holderIdentity"] = json!("");
-            lease["spec"]["leaseDurationSeconds"] = json!(1);
-            let _best_effort = self.client.replace(&format!("{}/{NAME}", self.path), &lease).await;
+        let released = async {
+            // A last renewal may have been written without our hearing of it.
+            let mut lease = self.keeper.get().await?;
+            if lease["spec"]["holderIdentity"] == self.identity.as_str() {
+                lease["spec"]["holderIdentity"] = json!("");
+                lease["spec"]["leaseDurationSeconds"] = json!(1);
+                self.keeper.replace(&lease).await?;
+            }
+            Ok::<_, Error>(())
+        };
+        if !matches!(tokio::time::timeout(RELEASE, released).await, Ok(Ok(()))) {
+            tracing::warn!("the lease was not given back: it runs out by itself");
         }
+        self.ours = None;
     }
 
-    /// One try to take or renew; false if somebody else holds it.
-    async fn try_hold(&mut self) -> Result<bool, Error> {
-        let known = match self.client.get(&format!("{}/{NAME}", self.path)).await {
-            Ok(lease) => Some(lease),
-            Err(error) if error.is_not_found() => None,
+    /// One try to take or renew.
+    async fn try_hold(&mut self) -> Result<Held, Error> {
+        // What we wrote last is most likely what is there still: one request instead of two.
+        if let Some(ours) = self.ours.clone() {
+            let renewal = self.ours_now(ours);
+            match self.written(self.keeper.replace(&renewal).await) {
+                Ok(Held::Unknown) => {}
+                Err(error) if error.is_not_found() => self.ours = None,
+                outcome => return outcome,
+            }
+        }
+        let lease = match self.keeper.get().await {
+            Ok(lease) => lease,
+            Err(error) if error.is_not_found() => {
+                let lease = json!({
+                    "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME},
+                    "spec": {"leaseTransitions": 0},
+                });
+                let lease = self.ours_now(lease);
+                return self.written(self.keeper.create(&lease).await);
+            }
             Err(error) => return Err(error),
         };
-        let now = time::rfc3339_micro(Timestamp::now());
-        let seconds = self.timing.lease.as_secs().max(1);
-        let Some(mut lease) = known else {
-            let lease = json!({
-                "apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME},
-                "spec": {
-                    "holderIdentity": self.identity, "leaseDurationSeconds": seconds, "acquireTime": now,
-                    "renewTime": now, "leaseTransitions": 0,
-                },
-            });
-            return self.written(self.client.create(&self.path, &lease).await);
-        };
-        let holder = lease["spec"]["holderIdentity"].as_str().unwrap_or("").to_owned();
-        if holder != self.identity {
-            let since = match &self.observed {
-                Some((seen, since)) if seen["spec"] == lease["spec"] => *since,
-                _ => Instant::now(),
-            };
-            self.observed = Some((lease.clone(), since));
-            let duration = Duration::from_secs(
-                lease["spec"]["leaseDurationSeconds"].as_u64().unwrap_or(seconds),
-            );
-            if !holder.is_empty() && since.elapsed() < duration {
-                return Ok(false);
-            }
-            let transitions = lease["spec"]["leaseTransitions"].as_u64().unwrap_or(0);
-            lease["spec"]["leaseTransitions"] = json!(transitions + 1);
-            lease["spec"]["acquireTime"] = json!(now);
-            lease["spec"]["holderIdentity"] = json!(self.identity);
+        if lease["spec"]["holderIdentity"] != self.identity.as_str() && !self.may_take(&lease) {
+            self.ours = None;
+            return Ok(Held::ByAnother);
         }
-        lease["spec"]["leaseDurationSeconds"] = json!(seconds);
-        lease["spec"]["renewTime"] = json!(now);
-        self.written(self.client.replace(&format!("{}/{NAME}", self.path), &lease).await)
+        let lease = self.ours_now(lease);
+        self.written(self.keeper.replace(&lease).await)
     }
 
-    fn written(&mut self, outcome: Result<Value, Error>) -> Result<bool, Error> {
+    /// Whether another's Lease was given back, or has run out while we watched.
+    fn may_take(&mut self, lease: &Value) -> bool {
+        let spec = &lease["spec"];
+        let since = match &self.observed {
+            Some((seen, since)) if seen == spec => *since,
+            _ => Instant::now(),
+        };
+        self.observed = Some((spec.clone(), since));
+        let lasts =
+            spec["leaseDurationSeconds"].as_u64().map_or(self.timing.lease, Duration::from_secs);
+        spec["holderIdentity"].as_str().is_none_or(str::is_empty) || since.elapsed() >= lasts
+    }
+
+    /// The Lease with us as its holder.
+    fn ours_now(&self, mut lease: Value) -> Value {
+        let now = json!(time::rfc3339_micro(Timestamp::now()));
+        let spec = &mut lease["spec"];
+        let before = spec["holderIdentity"].as_str().unwrap_or("");
+        if before != self.identity {
+            let transitions = spec["leaseTransitions"].as_u64().unwrap_or(0);
+            let first = spec["acquireTime"].is_null();
+            spec["leaseTransitions"] = json!(if first { 0 } else { transitions + 1 });
+            spec["acquireTime"] = now.clone();
+            spec["holderIdentity"] = json!(self.identity);
+        }
+        // Whole seconds on the wire, rounded up: others must not think that it runs out before we do.
+        spec["leaseDurationSeconds"] = json!(self.timing.lease.as_millis().div_ceil(1000).max(1));
+        spec["renewTime"] = now;
+        lease
+    }
+
+    fn written(&mut self, outcome: Result<Value, Error>) -> Result<Held, Error> {
         match outcome {
             Ok(lease) => {
-                self.observed = Some((lease, Instant::now()));
-                Ok(true)
+                self.ours = Some(lease);
+                Ok(Held::ByUs)
             }
-            Err(error) if error.is_conflict() => Ok(false),
+            Err(error) if error.is_conflict() => {
+                self.ours = None;
+                Ok(Held::Unknown)
+            }
             Err(error) => Err(error),
         }
     }
@@ -143,3 +230,6 @@ impl Lease {
 fn jitter() -> f64 {
     1.0 + f64::from(uuid::Uuid::new_v4().as_bytes()[0]) / 1280.0
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,10 +1,13 @@
 //! `kubefed-controller-manager`: flags, then the controllers, until a signal or the loss of the lease ends them.
 
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Parser as _;
 use kubefed_controllers::client::Client;
+use kubefed_controllers::health::{self, Answers};
 use kubefed_controllers::manager;
+use kubefed_controllers::metrics::Metrics;
 use kubefed_controllers::options::{LoggingFormat, Options};
 use tokio::io::AsyncReadExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,7 +57,17 @@ async fn run(options: Options) -> anyhow::Result<bool> {
         ending.cancel();
     });
     let client = Client::new(options.access()?).map_err(anyhow::Error::msg)?;
-    let address = manager::probes(&options.healthz_addr, token.clone()).await?;
-    tracing::info!(%address, "KubeFed controller-manager version: {}", env!("CARGO_PKG_VERSION"));
-    Ok(manager::run(client, options.kubefed_namespace, token).await)
+    let metrics = Arc::new(Metrics::default());
+    let (healthz, counted) = (Answers::Health, Answers::Metrics(Arc::clone(&metrics)));
+    let healthz =
+        health::serve(&options.healthz_addr, "--healthz-addr", healthz, token.clone()).await?;
+    let counted =
+        health::serve(&options.metrics_addr, "--metrics-addr", counted, token.clone()).await?;
+    tracing::info!(
+        %healthz,
+        metrics = %counted,
+        "KubeFed controller-manager version: {}",
+        env!("CARGO_PKG_VERSION")
+    );
+    Ok(manager::run(client, options.namespace(), metrics, token).await)
 }

@@ -1,10 +1,10 @@
 //! One leader at a time runs the controllers.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use kubefed_api::kubefedconfig::{self, LeaderElection};
-use parking_lot::RwLock;
 use serde_json::{Value, json};
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,8 @@ use crate::cache::Cache;
 use crate::client::Client;
 use crate::control::Control;
 use crate::events::Recorder;
-use crate::lease::Lease;
+use crate::lease::{InFederation, Lease};
+use crate::metrics::Metrics;
 use crate::{cluster, types};
 
 const RETRY: Duration = Duration::from_millis(500);
@@ -23,7 +24,12 @@ const PLACEMENTS: usize = 1024;
 
 /// Runs until `token` is cancelled. Returns false if the lease was lost: the process must end then, so that nothing of
 /// it goes on writing.
-pub async fn run(host: Client, namespace: String, token: CancellationToken) -> bool {
+pub async fn run(
+    host: Client,
+    namespace: String,
+    metrics: Arc<Metrics>,
+    token: CancellationToken,
+) -> bool {
     let config = tokio::select! {
         () = token.cancelled() => return true,
         config = load_config(&host, &namespace) => config,
@@ -31,12 +37,14 @@ pub async fn run(host: Client, namespace: String, token: CancellationToken) -> b
     tracing::info!("Using valid KubeFedConfig \"{namespace}/{}\"", kubefedconfig::NAME);
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let identity = format!("{}_{}", hostname.trim(), uuid::Uuid::new_v4());
-    let mut lease = Lease::new(host.clone(), &namespace, identity, LeaderElection::of(&config));
+    let keeper = InFederation::new(host.clone(), &namespace);
+    let mut lease = Lease::new(keeper, identity, LeaderElection::of(&config));
     tokio::select! {
         () = token.cancelled() => return true,
         () = lease.acquire() => {}
     }
     tracing::info!("promoted as leader");
+    metrics.leads(true);
 
     // Everything that writes obeys this token: it is cancelled when the lease is lost.
     let leading = token.child_token();
@@ -49,10 +57,12 @@ pub async fn run(host: Client, namespace: String, token: CancellationToken) -> b
         config: configs,
         clusters: Cache::default(),
         members: watch::Sender::default(),
+        placeable: watch::Sender::default(),
         namespaces: Cache::default(),
+        namespaces_federated: AtomicBool::new(false),
         placements: broadcast::Sender::new(PLACEMENTS),
         events,
-        namespaces_federated: RwLock::new(false),
+        metrics: Arc::clone(&metrics),
         token: leading.clone(),
         tracker: tracker.clone(),
     });
@@ -68,6 +78,7 @@ pub async fn run(host: Client, namespace: String, token: CancellationToken) -> b
     leading.cancel();
     tracker.close();
     tracker.wait().await;
+    metrics.leads(false);
     lease.release().await;
     !lost
 }
@@ -122,15 +133,4 @@ async fn follow_config(
         }
     };
     cache.follow(&host, &source, |found| found, changed, &token).await;
-}
-
-/// Answers health probes at `address` until `token` is cancelled; returns where.
-///
-/// # Errors
-/// If the address is taken.
-pub async fn probes(
-    address: &str,
-    token: CancellationToken,
-) -> anyhow::Result<std::net::SocketAddr> {
-    crate::health::serve(address, "--healthz-addr", token).await
 }

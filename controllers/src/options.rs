@@ -27,18 +27,27 @@ pub enum LoggingFormat {
     about = "Keeps the members of the federation as they are to be"
 )]
 pub struct Options {
-    /// The kubeconfig of the federation
+    /// The kubeconfig of the federation; in a pod its service account does without
     #[arg(long)]
-    pub kubeconfig: PathBuf,
+    pub kubeconfig: Option<PathBuf>,
     /// The URL of the federation, instead of the kubeconfig's
     #[arg(long)]
     pub master: Option<String>,
-    /// The namespace of the control plane
-    #[arg(long, default_value = kubefed_api::SYSTEM_NAMESPACE)]
-    pub kubefed_namespace: String,
+    /// The namespace of the control plane; in a pod the pod's own, else kube-federation-system
+    #[arg(long)]
+    pub kubefed_namespace: Option<String>,
     /// Where to answer health probes
     #[arg(long, default_value = ":8080")]
     pub healthz_addr: String,
+    /// Where to answer with metrics
+    #[arg(long, default_value = ":9090")]
+    pub metrics_addr: String,
+    /// For KubeFed's manifests: the work at a time is bounded, not the rate of requests
+    #[arg(long, default_value_t = 100.0, hide = true)]
+    pub rest_config_qps: f32,
+    /// For KubeFed's manifests: the work at a time is bounded, not the rate of requests
+    #[arg(long, default_value_t = 200, hide = true)]
+    pub rest_config_burst: u32,
     /// End when standard input does: the parent is gone
     #[arg(long)]
     pub exit_with_parent: bool,
@@ -51,19 +60,50 @@ pub struct Options {
 }
 
 impl Options {
+    /// The namespace of the control plane.
+    pub fn namespace(&self) -> String {
+        let pods = || std::fs::read_to_string(format!("{SERVICE_ACCOUNT}/namespace")).ok();
+        let given = self.kubefed_namespace.clone().or_else(pods);
+        let given = given.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty());
+        given.unwrap_or_else(|| kubefed_api::SYSTEM_NAMESPACE.to_owned())
+    }
+
     /// How the federation is reached.
     ///
     /// # Errors
     /// What the kubeconfig lacks.
     pub fn access(&self) -> anyhow::Result<Access> {
-        let config = Kubeconfig::read_from(&self.kubeconfig)
-            .with_context(|| format!("cannot read {} (--kubeconfig)", self.kubeconfig.display()))?;
-        let mut access = access(&config, &KubeConfigOptions::default())?;
+        let mut access = match &self.kubeconfig {
+            Some(file) => {
+                let config = Kubeconfig::read_from(file)
+                    .with_context(|| format!("cannot read {} (--kubeconfig)", file.display()))?;
+                access(&config, &KubeConfigOptions::default())?
+            }
+            None => in_cluster().context("without --kubeconfig this must run in a pod")?,
+        };
         if let Some(master) = &self.master {
             master.clone_into(&mut access.url);
         }
         Ok(access)
     }
+}
+
+/// Where a pod finds who it is.
+const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+/// How a pod reaches the cluster that it runs in.
+fn in_cluster() -> anyhow::Result<Access> {
+    let var = |name: &str| std::env::var(name).with_context(|| format!("{name} is not set"));
+    let (host, port) = (var("KUBERNETES_SERVICE_HOST")?, var("KUBERNETES_SERVICE_PORT")?);
+    let host = if host.contains(':') { format!("[{host}]") } else { host };
+    let ca = format!("{SERVICE_ACCOUNT}/ca.crt");
+    let ca_pem = std::fs::read(&ca).with_context(|| format!("cannot read {ca}"))?;
+    Ok(Access {
+        url: format!("https://{host}:{port}"),
+        tls: ClientTls { ca_pem, ..ClientTls::default() },
+        token_file: Some(format!("{SERVICE_ACCOUNT}/token").into()),
+        ..Access::default()
+    })
 }
 
 /// How the server of a kubeconfig's context is reached.
@@ -112,7 +152,7 @@ pub fn access(config: &Kubeconfig, options: &KubeConfigOptions) -> anyhow::Resul
         .with_context(|| {
             format!("cluster {:?} of the kubeconfig has no certificate-authority", context.cluster)
         })?;
-    let (mut identity, mut token) = (None, None);
+    let (mut identity, mut token, mut changing) = (None, None, None);
     if let Some(user) = user {
         use kube::config::AuthInfo;
         let AuthInfo {
@@ -128,16 +168,9 @@ pub fn access(config: &Kubeconfig, options: &KubeConfigOptions) -> anyhow::Resul
         let key = bytes(&key_data, client_key)?;
         identity = cert.zip(key);
         token = given.as_ref().map(|token| token.expose_secret().to_owned());
-        if let Some(file) = token_file.as_ref().filter(|_| token.is_none()) {
-            token = Some(
-                std::fs::read_to_string(file)
-                    .with_context(|| format!("cannot read {file}"))?
-                    .trim()
-                    .to_owned(),
-            );
-        }
+        changing = token_file.as_ref().filter(|_| token.is_none()).map(PathBuf::from);
     }
-    if identity.is_none() && token.is_none() {
+    if identity.is_none() && token.is_none() && changing.is_none() {
         bail!("the user of context {name:?} has neither a client certificate nor a token");
     }
     let url = cluster
@@ -148,5 +181,6 @@ pub fn access(config: &Kubeconfig, options: &KubeConfigOptions) -> anyhow::Resul
         url: url.trim_end_matches('/').into(),
         tls: ClientTls { ca_pem, identity, alpn: Vec::new() },
         token,
+        token_file: changing,
     })
 }

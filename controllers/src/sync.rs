@@ -3,21 +3,25 @@
 //! A change of a federated object is planned once ([`plan`]) and handed to the lanes ([`lane`]), one for each member,
 //! each with its own queue and workers: what one member does not answer delays no other. What the lanes did is gathered
 //! here, and told by one write of the status and one of the record ([`report`]) when the last lane is done.
+//!
+//! A lane works on the plan that it found, and says with its result which one that was: a result for an older plan never
+//! counts as one for the newer.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
-use kubefed_api::SYNC_FINALIZER;
 use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
 use kubefed_api::propagatedversion::Versions;
 use kubefed_api::status::ClusterStatus;
+use kubefed_api::{SYNC_FINALIZER, kubefedconfig};
 use kubefed_apimachinery::meta;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::{Cache, Key, Source};
+use crate::cache::{Cache, Key, Source, without_managed_fields};
 use crate::client::Error;
 use crate::control::{Control, path};
 use crate::queue::Queue;
@@ -38,6 +42,8 @@ const IMPATIENCE: Duration = Duration::from_millis(1000);
 pub(crate) struct Sync {
     control: Arc<Control>,
     config: FederatedTypeConfig,
+    /// The federated kind in lower case: the name of this controller in metrics.
+    name: String,
     federated: Cache<Value>,
     lanes: RwLock<HashMap<String, Arc<Lane>>>,
     work: Mutex<HashMap<Key, Work>>,
@@ -46,17 +52,33 @@ pub(crate) struct Sync {
     token: CancellationToken,
 }
 
+/// A federated object, and what is to become of it.
+struct Planned {
+    object: Arc<Value>,
+    plan: Plan,
+}
+
 /// What is known of one federated object beyond the object itself.
 #[derive(Default)]
 struct Work {
-    plan: Option<Arc<Plan>>,
+    planned: Option<Arc<Planned>>,
     /// Lanes that have yet to do their part.
-    pending: std::collections::BTreeSet<String>,
+    pending: BTreeSet<String>,
     outcomes: BTreeMap<String, ClusterStatus>,
-    /// The versions of the objects in the members, for the plan's template and overrides.
+    /// The versions of the objects in the members, for the plan's template and overrides. Empty: it is there, but as an
+    /// older plan wanted it.
     versions: Versions,
     /// The record as it is stored.
     recorded: Option<Versions>,
+}
+
+/// What a lane knows now of the object in its member.
+enum Learned {
+    /// No more than before.
+    Nothing,
+    IsGone,
+    /// It has this version, as planned.
+    Has(String),
 }
 
 /// Runs until the kind is no longer synced.
@@ -67,6 +89,7 @@ pub(crate) async fn run(
 ) {
     let sync = Arc::new(Sync {
         control,
+        name: config.federated.kind.to_lowercase(),
         config,
         federated: Cache::default(),
         lanes: RwLock::default(),
@@ -82,36 +105,28 @@ pub(crate) async fn run(
         () = sync.clone().work() => {}
     }
     sync.lanes.write().clear();
-    if sync.config.is_namespaces() {
-        *sync.control.namespaces_federated.write() = false;
-    }
 }
 
 impl Sync {
     async fn work(self: Arc<Self>) {
         self.load_records().await;
+        let federated = &self.config.federated;
         let source = Source {
-            path: path(
-                &self.config.federated.api_version(),
-                "",
-                &self.config.federated.plural_name,
-            ),
+            path: path(&federated.api_version(), "", &federated.plural_name),
             ..Source::default()
         };
-        let host = self.control.host.clone();
         let follow = self.federated.follow(
-            &host,
+            &self.control.host,
             &source,
-            |object| object,
+            without_managed_fields,
             |key| self.plans.add(key.clone()),
             &self.token,
         );
         let planners = futures::future::join_all((0..WORKERS).map(|_| self.plan_for_ever()));
         let reporters = futures::future::join_all((0..WORKERS).map(|_| self.report_for_ever()));
-        let namespaces = self.follow_namespaces();
         let placements = self.follow_placements();
         let lanes = self.follow_members();
-        tokio::join!(follow, planners, reporters, namespaces, placements, lanes);
+        tokio::join!(follow, planners, reporters, placements, lanes);
     }
 
     /// The records of an earlier process: what they say need not be written again.
@@ -161,49 +176,23 @@ impl Sync {
         }
     }
 
-    /// The sync of namespaces shares what it sees: other kinds are placed where their namespace is.
-    async fn follow_namespaces(&self) {
-        if !self.config.is_namespaces() {
-            return;
-        }
-        *self.control.namespaces_federated.write() = true;
-        let source = Source {
-            path: path(
-                &self.config.federated.api_version(),
-                "",
-                &self.config.federated.plural_name,
-            ),
-            ..Source::default()
-        };
-        let changed = |key: &Key| {
-            let _nobody_listens_yet = self.control.placements.send(Some(key.namespace.clone()));
-        };
-        self.control
-            .namespaces
-            .follow(&self.control.host, &source, |object| object, changed, &self.token)
-            .await;
-    }
-
     /// Plans anew when clusters or namespaces changed.
     async fn follow_placements(&self) {
         use tokio::sync::broadcast::error::RecvError;
         let mut placements = self.control.placements.subscribe();
         loop {
-            let namespace = match placements.recv().await {
-                Ok(namespace) => namespace,
+            let keys = match placements.recv().await {
+                Ok(Some(_)) if !self.is_placed_by_namespace() => continue,
+                Ok(Some(namespace)) => self.federated.keys_in(&namespace),
                 // Some were missed: any may have changed.
-                Err(RecvError::Lagged(_)) => None,
+                Ok(None) | Err(RecvError::Lagged(_)) => self.federated.keys(),
                 Err(RecvError::Closed) => return,
             };
-            for key in self.federated.keys() {
-                if namespace.as_ref().is_none_or(|namespace| *namespace == key.namespace) {
-                    self.plans.add(key);
-                }
-            }
+            keys.into_iter().for_each(|key| self.plans.add(key));
         }
     }
 
-    /// Keeps a lane for each member.
+    /// Keeps a lane for each member. A lane looks by itself at what concerns it.
     async fn follow_members(self: &Arc<Self>) {
         let mut members = self.control.members.subscribe();
         loop {
@@ -222,27 +211,60 @@ impl Sync {
                     lanes.entry(name.clone()).or_insert_with(|| Lane::start(self, member));
                 }
             }
-            for key in self.federated.keys() {
-                self.plans.add(key);
-            }
             if members.changed().await.is_err() {
                 return;
             }
         }
     }
 
+    /// The objects that a cluster has to do with.
+    fn keys_of(&self, cluster: &str) -> Vec<Key> {
+        let concerns = |work: &Work| {
+            work.planned.as_ref().is_some_and(|planned| planned.plan.selected.contains(cluster))
+                || work.versions.clusters.contains_key(cluster)
+                || work.outcomes.contains_key(cluster)
+        };
+        let work = self.work.lock();
+        work.iter().filter(|(_, work)| concerns(work)).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether the objects can only be where their namespace is.
+    fn is_placed_by_namespace(&self) -> bool {
+        self.config.target.is_namespaced() && !self.config.is_namespaces()
+    }
+
+    /// The key in members of what is federated here.
+    fn key_there(&self, key: &Key) -> Key {
+        if self.config.target.is_namespaced() {
+            key.clone()
+        } else {
+            Key { namespace: String::new(), name: key.name.clone() }
+        }
+    }
+
+    /// The key here of what is in a member. A federated namespace lives in the namespace that it federates.
+    fn key_here(&self, key: &Key) -> Key {
+        if self.config.is_namespaces() {
+            Key { namespace: key.name.clone(), name: key.name.clone() }
+        } else {
+            key.clone()
+        }
+    }
+
     async fn plan_for_ever(&self) {
         self.federated.wait_filled().await;
-        self.control.clusters.wait_filled().await;
+        let mut placeable = self.control.placeable.subscribe();
+        // The sender lives as long as we.
+        let _known = placeable.wait_for(Option::is_some).await.is_ok();
         loop {
             let key = self.plans.next().await;
-            match self.plan(&key).await {
+            let began = Instant::now();
+            let planned = self.plan(&key).await;
+            self.control.metrics.reconciled(&self.name, planned.is_ok(), began.elapsed());
+            match planned {
                 Ok(()) => self.plans.done(&key),
                 Err(error) => {
-                    // After a conflict the newer object is on its way to us.
-                    if !error.is_conflict() {
-                        tracing::warn!(?key, %error, "a federated object cannot be planned now");
-                    }
+                    tracing::warn!(?key, %error, "a federated object cannot be planned now");
                     self.plans.failed(&key);
                 }
             }
@@ -257,56 +279,82 @@ impl Sync {
             self.lanes
                 .read()
                 .values()
-                .filter(|lane| lane.has(key))
+                .filter(|lane| lane.has(self, key))
                 .for_each(|lane| lane.add(key.clone()));
             return Ok(());
         };
-        if *self.control.namespaces_federated.read() {
-            self.control.namespaces.wait_filled().await;
+        if self.is_placed_by_namespace() {
+            if self.control.namespaces_federated.load(Ordering::Acquire) {
+                self.control.namespaces.wait_filled().await;
+            } else if !kubefedconfig::is_namespaced(&self.control.config.borrow()) {
+                // Where the namespace is cannot be known any longer: this sync is about to be stopped.
+                return Ok(());
+            }
         }
+        let plan = plan::plan(&self.control, &self.config, key, &object);
         let held = meta::finalizers(&object).any(|finalizer| finalizer == SYNC_FINALIZER);
-        let deleting = meta::deletion_timestamp(&object).is_some();
-        if deleting && !held {
+        if plan.deleting && !held {
             return Ok(());
         }
-        if !deleting && !held {
-            self.hold(&object).await?;
-        }
-        let plan = Arc::new(plan::plan(&self.control, &self.config, &object));
-        let lanes: Vec<Arc<Lane>> = self.lanes.read().values().cloned().collect();
-        let involved: Vec<Arc<Lane>> = {
-            let mut work = self.work.lock();
-            let work = work.entry(key.clone()).or_default();
-            if work.versions.template != plan.template_hash
-                || work.versions.overrides != plan.overrides_hash
-            {
-                work.versions.template.clone_from(&plan.template_hash);
-                work.versions.overrides.clone_from(&plan.overrides_hash);
-                // The members have older versions: each is written once, and known to be there until then.
-                work.versions.clusters.values_mut().for_each(String::clear);
+        if !plan.deleting && !held && !plan.ignored {
+            match self.hold(&object).await {
+                // A newer object is on its way to us.
+                Err(error) if error.is_conflict() => return Ok(()),
+                held => held?,
             }
-            let concerns = |lane: &&Arc<Lane>| {
-                let name = &lane.member().name;
-                plan.selected.contains(name)
-                    || lane.has(key)
-                    || work.versions.clusters.contains_key(name)
-            };
-            let involved: Vec<Arc<Lane>> = lanes.iter().filter(concerns).cloned().collect();
-            work.outcomes.retain(|name, _| involved.iter().any(|lane| lane.member().name == *name));
-            work.versions
-                .clusters
-                .retain(|name, _| lanes.iter().any(|lane| lane.member().name == *name));
-            work.pending = involved.iter().map(|lane| lane.member().name.clone()).collect();
-            work.plan = Some(plan);
-            involved
+        }
+        let lanes = self.take_up(key, Arc::new(Planned { object, plan }));
+        lanes.iter().for_each(|lane| lane.add(key.clone()));
+        Ok(())
+    }
+
+    /// Makes a plan the current one; returns the lanes that have to do something for it.
+    fn take_up(&self, key: &Key, planned: Arc<Planned>) -> Vec<Arc<Lane>> {
+        let plan = &planned.plan;
+        let mut all = self.work.lock();
+        // After the work is locked: a lane that is not among these looks at the work when it begins.
+        let lanes = self.lanes.read();
+        let work = all.entry(key.clone()).or_default();
+        if work.versions.template != plan.template_hash
+            || work.versions.overrides != plan.overrides_hash
+        {
+            work.versions.template.clone_from(&plan.template_hash);
+            work.versions.overrides.clone_from(&plan.overrides_hash);
+            // The members have older versions: each is written once, and known to be there until then.
+            work.versions.clusters.values_mut().for_each(String::clear);
+        }
+        let mut involved: BTreeSet<String> = match &work.planned {
+            // An event that changed nothing for the members, such as a status of our own.
+            Some(before) if before.plan.asks_the_same(plan) => {
+                plan.selected.symmetric_difference(&before.plan.selected).cloned().collect()
+            }
+            before => {
+                let known = work.versions.clusters.keys().chain(work.outcomes.keys());
+                let mut names: BTreeSet<String> =
+                    plan.selected.iter().chain(known).cloned().collect();
+                if before.is_none() {
+                    let having = lanes.iter().filter(|(_, lane)| lane.has(self, key));
+                    names.extend(having.map(|(name, _)| name.clone()));
+                }
+                names
+            }
         };
-        if involved.is_empty() {
+        let joined = |name: &String| self.control.is_joined(name);
+        if plan.ignored {
+            involved.clear();
+        }
+        involved.retain(joined);
+        work.outcomes.retain(|name, _| joined(name));
+        work.versions.clusters.retain(|name, _| joined(name));
+        work.pending.retain(joined);
+        work.pending.extend(involved.iter().cloned());
+        if work.pending.is_empty() {
             self.reports.add(key.clone());
         } else {
             self.reports.add_after(key.clone(), IMPATIENCE);
-            involved.iter().for_each(|lane| lane.add(key.clone()));
         }
-        Ok(())
+        work.planned = Some(planned);
+        involved.iter().filter_map(|name| lanes.get(name).cloned()).collect()
     }
 
     /// Puts our finalizer on an object before anything of it is in a member.
@@ -340,35 +388,49 @@ impl Sync {
         format!("{collection}/{}", meta::name(object))
     }
 
-    /// A lane has done its part. `version`: what the member has now, if the lane knows.
+    /// A lane has done its part of a plan. No outcome: the object is not to be there, and is not.
     fn done(
         &self,
         key: &Key,
         cluster: &str,
+        planned: Option<&Arc<Planned>>,
         outcome: Option<ClusterStatus>,
-        version: Option<Option<String>>,
+        learned: Learned,
     ) {
         let mut all = self.work.lock();
         let Some(work) = all.get_mut(key) else { return };
+        let (Some(now), Some(then)) = (&work.planned, planned) else { return };
+        let current = Arc::ptr_eq(now, then)
+            || now.plan.asks_the_same(&then.plan)
+                && now.plan.selected.contains(cluster) == then.plan.selected.contains(cluster);
+        if !current {
+            // The lane has been told of the newer plan and comes to it next. It must know that there is something.
+            if matches!(learned, Learned::Has(_)) {
+                work.versions.clusters.insert(cluster.to_owned(), String::new());
+            }
+            return;
+        }
         let mut changed = work.pending.remove(cluster);
         match outcome {
             Some(outcome) => {
-                changed |= work.outcomes.insert(cluster.to_owned(), outcome.clone()).as_ref()
-                    != Some(&outcome)
+                if work.outcomes.get(cluster) != Some(&outcome) {
+                    work.outcomes.insert(cluster.to_owned(), outcome);
+                    changed = true;
+                }
             }
             None => changed |= work.outcomes.remove(cluster).is_some(),
         }
-        match version {
-            Some(Some(version)) => {
-                changed |=
-                    work.versions.clusters.insert(cluster.to_owned(), version.clone()).as_ref()
-                        != Some(&version);
+        match learned {
+            Learned::Has(version) => {
+                if work.versions.clusters.get(cluster) != Some(&version) {
+                    work.versions.clusters.insert(cluster.to_owned(), version);
+                    changed = true;
+                }
             }
-            Some(None) => changed |= work.versions.clusters.remove(cluster).is_some(),
-            None => {}
+            Learned::IsGone => changed |= work.versions.clusters.remove(cluster).is_some(),
+            Learned::Nothing => {}
         }
         if changed && work.pending.is_empty() {
-            drop(all);
             self.reports.add(key.clone());
         }
     }

@@ -108,6 +108,7 @@ async fn run(options: &Options, home: &Home, children: &mut Children) -> anyhow:
             "--kubeconfig".into(),
             home.write_manager_kubeconfig(&places[0])?.display().to_string(),
             "--healthz-addr=127.0.0.1:0".into(),
+            "--metrics-addr=127.0.0.1:0".into(),
             "--exit-with-parent".into(),
         ],
         serves_in: None,

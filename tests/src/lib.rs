@@ -2,6 +2,7 @@
 
 pub mod etcd;
 pub mod kubernetes;
+pub mod proxy;
 pub mod raw;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use kubefed_storage::embedded;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 /// The namespace of the control plane in tests.
 pub const NAMESPACE: &str = kubefed_api::SYSTEM_NAMESPACE;
@@ -255,7 +257,7 @@ impl Cluster {
         let identity = Some((client.cert_pem.into_bytes(), client.key_pem.into_bytes()));
         let ca_pem = std::fs::read(self.ca_file()).expect("the CA");
         let tls = ClientTls { ca_pem, identity, alpn: Vec::new() };
-        Client::new(Access { url: self.url(), tls, token: None }).expect("a client")
+        Client::new(Access { url: self.url(), tls, ..Access::default() }).expect("a client")
     }
 
     /// A client that may do everything.
@@ -269,6 +271,7 @@ pub struct Federation {
     pub api: Cluster,
     pub members: Vec<(String, Cluster)>,
     managers: CancellationToken,
+    tracker: TaskTracker,
 }
 
 impl Drop for Federation {
@@ -293,7 +296,12 @@ pub async fn a_federation_of(names: &[&str]) -> Federation {
         join(&api, name, &member.url(), &member).await;
         members.push(((*name).to_owned(), member));
     }
-    let federation = Federation { api, members, managers: CancellationToken::new() };
+    let federation = Federation {
+        api,
+        members,
+        managers: CancellationToken::new(),
+        tracker: TaskTracker::new(),
+    };
     federation.start_manager();
     for name in names {
         federation.wait_ready(name).await;
@@ -347,11 +355,21 @@ impl Federation {
     /// Starts a controller manager, in this process.
     pub fn start_manager(&self) {
         let client = self.api.client("system:kubefed-controller-manager", &[]);
-        tokio::spawn(kubefed_controllers::manager::run(
+        self.tracker.spawn(kubefed_controllers::manager::run(
             client,
             NAMESPACE.into(),
+            Arc::default(),
             self.managers.clone(),
         ));
+    }
+
+    /// Ends the controller managers in this process, and waits until they have.
+    pub async fn stop_manager(&mut self) {
+        self.managers.cancel();
+        self.tracker.close();
+        self.tracker.wait().await;
+        self.tracker.reopen();
+        self.managers = CancellationToken::new();
     }
 
     pub fn admin(&self) -> Client {

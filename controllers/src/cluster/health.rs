@@ -8,7 +8,7 @@ use kubefed_api::kubefedconfig::HealthCheck;
 use kubefed_apimachinery::time;
 use serde_json::{Value, json};
 
-use crate::client::Client;
+use crate::client::{Client, METADATA_LIST};
 
 /// What a probe found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,15 +31,29 @@ impl Probe {
     pub(super) fn is_ready(&self) -> bool {
         self.healthy
     }
+
+    /// The name of this in metrics.
+    pub(super) fn state(&self) -> &'static str {
+        if self.healthy {
+            "ready"
+        } else if self.unreachable.is_some() {
+            "offline"
+        } else {
+            "notready"
+        }
+    }
 }
 
-/// Asks a cluster how it is; each question takes at most `timeout`.
-pub(super) async fn probe(client: &Client, timeout: Duration) -> Probe {
+/// Asks a cluster how it is and, with `describe`, what it is; each question takes at most `timeout`.
+pub(super) async fn probe(client: &Client, timeout: Duration, describe: bool) -> Probe {
     let answer = match client.text("/healthz", timeout).await {
         Ok(answer) => answer,
         Err(error) => return Probe { unreachable: Some(error.to_string()), ..Probe::default() },
     };
     let mut probe = Probe { healthy: answer.eq_ignore_ascii_case("ok"), ..Probe::default() };
+    if !describe {
+        return probe;
+    }
     if let Ok(version) = client.text("/version", timeout).await
         && let Ok(version) = serde_json::from_str::<Value>(&version)
     {
@@ -52,9 +66,7 @@ pub(super) async fn probe(client: &Client, timeout: Duration) -> Probe {
             .clone_into(&mut probe.version);
     }
     // Nodes may be hidden from us, or there may be many: a page says where the cluster is.
-    if let Ok(nodes) = client.text("/api/v1/nodes?limit=100&resourceVersion=0", timeout).await
-        && let Ok(nodes) = serde_json::from_str::<Value>(&nodes)
-    {
+    if let Ok(nodes) = client.get_as("/api/v1/nodes?limit=500", METADATA_LIST, timeout).await {
         (probe.region, probe.zones) = places(&nodes);
     }
     probe

@@ -1,7 +1,8 @@
 //! A lane: one kind in one member.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kubefed_api::status::{self, ClusterStatus};
 use kubefed_api::{MANAGED_LABEL, kubefedconfig, template, versions};
@@ -9,33 +10,52 @@ use kubefed_apimachinery::meta;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::Sync;
-use super::plan::{self, Action, Observed, Plan};
+use super::plan::{self, Action, Observed};
+use super::{Learned, Planned, Sync};
 use crate::cache::{Cache, Key, Source};
 use crate::client::{Client, Error};
-use crate::control::{Member, path};
+use crate::control::{Member, Readiness, path};
 use crate::queue::Queue;
 
 /// Objects of one kind that are worked on at a time in one member.
 const WORKERS: usize = 16;
-/// A member that is about to be ready is waited for this long before its objects are said not to be there.
-const GRACE: Duration = Duration::from_millis(50);
+/// A member that has not listed the kind after this long cannot: it has no such kind, or hides it from us.
+const LISTING: Duration = Duration::from_secs(10);
+/// A member is hostile input: what it says is cut to a readable length.
+const MAX_MESSAGE: usize = 300;
 
 pub(super) struct Lane {
     member: Arc<Member>,
     sync: Weak<Sync>,
+    /// What is marked as ours in the member.
     observed: Cache<Observed>,
     queue: Queue<Key>,
+    /// The list of the member was waited for in vain.
+    unlisted: AtomicBool,
+    collects_status: bool,
     token: CancellationToken,
+}
+
+/// One object at work.
+struct Task<'a> {
+    sync: &'a Sync,
+    client: &'a Client,
+    key: &'a Key,
+    planned: Option<&'a Arc<Planned>>,
+    observed: Option<&'a Observed>,
 }
 
 impl Lane {
     pub(super) fn start(sync: &Arc<Sync>, member: &Arc<Member>) -> Arc<Self> {
+        let collects_status = sync.config.status_collection
+            && kubefedconfig::gate(&sync.control.config.borrow(), "RawResourceStatusCollection");
         let lane = Arc::new(Lane {
             member: Arc::clone(member),
             sync: Arc::downgrade(sync),
             observed: Cache::default(),
             queue: Queue::default(),
+            unlisted: AtomicBool::new(false),
+            collects_status,
             token: sync.token.child_token(),
         });
         let (work, token) = (Arc::clone(&lane), lane.token.clone());
@@ -61,13 +81,27 @@ impl Lane {
     }
 
     /// Whether the member has the object, marked as ours.
-    pub(super) fn has(&self, key: &Key) -> bool {
-        self.observed.get(key).is_some()
+    pub(super) fn has(&self, sync: &Sync, key: &Key) -> bool {
+        self.observed.get(&sync.key_there(key)).is_some()
     }
 
     async fn work(&self) {
         let workers = futures::future::join_all((0..WORKERS).map(|_| self.reconcile_for_ever()));
-        tokio::join!(workers, self.follow_for_ever());
+        tokio::join!(workers, self.follow_for_ever(), self.take_up_what_was_not_listed());
+    }
+
+    fn add_all(&self) {
+        if let Some(sync) = self.sync.upgrade() {
+            let keys = sync.keys_of(&self.member.name);
+            keys.into_iter().for_each(|key| self.queue.add(key));
+        }
+    }
+
+    async fn take_up_what_was_not_listed(&self) {
+        self.observed.wait_filled().await;
+        if self.unlisted.swap(false, Ordering::AcqRel) {
+            self.add_all();
+        }
     }
 
     /// Follows the metadata of what is ours in the member, while it is ready. A change there is looked at at once.
@@ -79,28 +113,29 @@ impl Lane {
         let source = Source {
             path: path(&target.api_version(), "", &target.plural_name),
             query: format!("&labelSelector={}%3Dtrue", MANAGED_LABEL.replace('/', "%2F")),
-            metadata: true,
+            metadata: !self.collects_status,
+        };
+        let changed = |key: &Key| {
+            if let Some(sync) = self.sync.upgrade() {
+                self.queue.add(sync.key_here(key));
+            }
         };
         loop {
-            let client = ready.borrow_and_update().clone();
-            if let Some(sync) = self.sync.upgrade() {
-                // What could not be done before, or need not be said to be away any longer.
-                sync.federated.keys().into_iter().for_each(|key| sync.plans.add(key));
+            let readiness = ready.borrow_and_update().clone();
+            if !matches!(readiness, Readiness::Unknown) {
+                // What could not be done before, or is to be said to be away.
+                self.add_all();
             }
-            let Some(client) = client else {
-                if ready.changed().await.is_err() {
-                    return;
+            let follow = async {
+                match readiness {
+                    Readiness::Ready(client) => {
+                        self.observed
+                            .follow(&client, &source, Observed::of, changed, &self.token)
+                            .await;
+                    }
+                    _ => std::future::pending().await,
                 }
-                continue;
             };
-            let token = self.token.child_token();
-            let follow = self.observed.follow(
-                &client,
-                &source,
-                |object| Observed::of(&object),
-                |key| self.queue.add(key.clone()),
-                &token,
-            );
             tokio::select! {
                 () = follow => return,
                 changed = ready.changed() => {
@@ -113,6 +148,14 @@ impl Lane {
     }
 
     async fn reconcile_for_ever(&self) {
+        let Some(sync) = self.sync.upgrade() else { return };
+        // Before that an object that is not there could not be told from one that is gone.
+        sync.federated.wait_filled().await;
+        let mut ready = self.member.ready.subscribe();
+        if ready.wait_for(|ready| !matches!(ready, Readiness::Unknown)).await.is_err() {
+            return;
+        }
+        drop(sync);
         loop {
             let key = self.queue.next().await;
             let Some(sync) = self.sync.upgrade() else { return };
@@ -125,117 +168,124 @@ impl Lane {
 
     /// Brings one object in the member to what is planned. An error is worth another try.
     async fn reconcile(&self, sync: &Sync, key: &Key) -> Result<(), ()> {
-        let cluster = &self.member.name;
-        let object = sync.federated.get(key);
-        let (plan, recorded) = {
+        let cluster = self.member.name.as_str();
+        let (planned, recorded) = {
             let work = sync.work.lock();
             let work = work.get(key);
-            let plan = work.and_then(|work| work.plan.clone());
-            (plan, work.and_then(|work| work.versions.clusters.get(cluster).cloned()))
+            let planned = work.and_then(|work| work.planned.clone());
+            (planned, work.and_then(|work| work.versions.clusters.get(cluster).cloned()))
         };
-        if object.is_some() && plan.is_none() {
+        let planned = planned.as_ref();
+        if planned.is_none() && sync.federated.get(key).is_some() {
             // The planner comes to it and back to us.
             return Ok(());
         }
-        let wanted = plan.as_ref().is_some_and(|plan| plan.selected.contains(cluster));
-        let Some(client) = self.ready_client(wanted).await else {
+        let wanted = planned.is_some_and(|planned| planned.plan.selected.contains(cluster));
+        let Readiness::Ready(client) = self.member.ready.borrow().clone() else {
             let involved = wanted || recorded.is_some();
             let outcome =
                 involved.then(|| outcome(status::CLUSTER_NOT_READY, "the cluster is not ready"));
-            sync.done(key, cluster, outcome, None);
+            sync.done(key, cluster, planned, outcome, Learned::Nothing);
             return Ok(());
         };
-        self.observed.wait_filled().await;
-        let observed = self.observed.get(key);
-        let desired =
-            || object.as_deref().map(|object| template::desired(object, &sync.config, cluster));
-        let labels = || match desired() {
-            Some(Ok(desired)) => Some(desired["metadata"]["labels"].clone()),
-            _ => None,
+        if !self.is_listed().await {
+            let text = "the objects of this kind in the cluster cannot be listed";
+            let outcome = outcome(status::CACHED_RETRIEVAL_FAILED, text);
+            sync.done(key, cluster, planned, Some(outcome), Learned::Nothing);
+            return Ok(());
+        }
+        let observed = self.observed.get(&sync.key_there(key));
+        let observed = observed.as_deref();
+        let labels = || {
+            let desired = self.desired(sync, planned?).ok()?;
+            Some(desired["metadata"]["labels"].clone())
         };
-        let plan_now = object.as_ref().and(plan.as_deref());
-        let action =
-            plan::decide(plan_now, cluster, observed.as_deref(), recorded.as_deref(), labels);
+        let plan = planned.map(|planned| &planned.plan);
+        let action = plan::decide(plan, cluster, observed, recorded.as_deref(), labels);
+        let task = Task { sync, client: &client, key, planned, observed };
         match action {
             Action::Nothing => {
-                let outcome = wanted
-                    .then(ClusterStatus::default)
-                    .filter(|_| plan_now.is_some_and(|plan| !plan.deleting));
+                let is_well = wanted && plan.is_some_and(|plan| !plan.deleting);
+                let outcome = is_well.then(|| well(observed.and_then(|o| o.remote.clone())));
                 let gone = observed.is_none() && !wanted;
-                sync.done(key, cluster, outcome, gone.then_some(None));
+                let learned = if gone { Learned::IsGone } else { Learned::Nothing };
+                sync.done(key, cluster, planned, outcome, learned);
                 Ok(())
             }
             Action::Wait => {
-                sync.done(key, cluster, Some(outcome(status::WAITING_FOR_REMOVAL, "")), None);
+                let outcome = outcome(status::WAITING_FOR_REMOVAL, "");
+                sync.done(key, cluster, planned, Some(outcome), Learned::Nothing);
                 Ok(())
             }
-            Action::Apply => {
-                let Some(desired) = desired() else { return Ok(()) };
-                let is_new = observed.is_none() && recorded.is_none();
-                self.apply(sync, &client, key, desired, is_new, object.as_deref()).await
-            }
-            Action::Delete => self.delete(sync, &client, key, plan_now, object.as_deref()).await,
-            Action::Unmark => self.unmark(sync, &client, key, object.as_deref()).await,
+            Action::Apply => match planned {
+                Some(planned) => self.apply(&task, planned).await,
+                None => Ok(()),
+            },
+            Action::Delete => self.delete(&task).await,
+            Action::Unmark => self.unmark(&task).await,
         }
     }
 
-    async fn ready_client(&self, wanted: bool) -> Option<Client> {
-        if let Some(client) = self.member.ready.borrow().clone() {
-            return Some(client);
+    /// Whether what the member has is known. Only the first objects wait for that.
+    async fn is_listed(&self) -> bool {
+        if self.observed.is_filled() {
+            return true;
         }
-        if wanted {
-            let mut ready = self.member.ready.subscribe();
-            let _came_or_not = tokio::time::timeout(GRACE, ready.wait_for(Option::is_some)).await;
+        if !self.unlisted.load(Ordering::Acquire)
+            && tokio::time::timeout(LISTING, self.observed.wait_filled()).await.is_ok()
+        {
+            return true;
         }
-        self.member.ready.borrow().clone()
+        self.unlisted.store(true, Ordering::Release);
+        // Asked once more: whoever waits for the list looks at the mark only when it comes.
+        self.observed.is_filled()
     }
 
-    fn target_path(&self, sync: &Sync, key: &Key) -> String {
+    fn desired(&self, sync: &Sync, planned: &Planned) -> Result<Value, String> {
+        template::desired(&planned.object, &sync.config, &self.member.name)
+    }
+
+    fn target_path(&self, sync: &Sync, key: &Key, api_version: &str) -> String {
         let target = &sync.config.target;
         let namespace = if target.is_namespaced() { key.namespace.as_str() } else { "" };
-        format!("{}/{}", path(&target.api_version(), namespace, &target.plural_name), key.name)
+        format!("{}/{}", path(api_version, namespace, &target.plural_name), key.name)
     }
 
-    async fn apply(
-        &self,
-        sync: &Sync,
-        client: &Client,
-        key: &Key,
-        desired: Result<Value, String>,
-        is_new: bool,
-        object: Option<&Value>,
-    ) -> Result<(), ()> {
+    async fn apply(&self, task: &Task<'_>, planned: &Arc<Planned>) -> Result<(), ()> {
+        let Task { sync, key, .. } = *task;
         let cluster = &self.member.name;
-        let mut desired = match desired {
+        let desired = match self.desired(sync, planned) {
             Ok(desired) => desired,
             Err(why) => {
                 self.tell(
-                    sync,
-                    object,
-                    "ApplyOverridesFailed",
+                    task,
+                    status::APPLY_OVERRIDES_FAILED,
                     &format!("{why} in cluster {cluster:?}"),
                 );
-                sync.done(key, cluster, Some(outcome(status::APPLY_OVERRIDES_FAILED, &why)), None);
+                let outcome = outcome(status::APPLY_OVERRIDES_FAILED, &why);
+                sync.done(key, cluster, Some(planned), Some(outcome), Learned::Nothing);
                 return Ok(());
             }
         };
-        let target = self.target_path(sync, key);
-        if !is_new && object.is_some_and(template::retains_replicas) {
-            self.retain_replicas(client, &target, &mut desired).await;
-        }
-        let written = self.write(sync, client, &target, &desired, is_new, object).await;
+        let is_new = task.observed.is_none();
+        let began = Instant::now();
+        let written = self.write(task, planned, desired).await;
+        let action = if is_new { "create" } else { "update" };
+        sync.control.metrics.dispatched(action, began.elapsed());
         match written {
-            Ok(written) => {
-                let version = versions::object_version(
-                    meta::generation(&written),
-                    meta::resource_version(&written),
-                );
-                sync.done(key, cluster, Some(ClusterStatus::default()), Some(Some(version)));
+            Ok(mut written) => {
+                let (generation, version) =
+                    (meta::generation(&written), meta::resource_version(&written));
+                let version = versions::object_version(generation, version);
+                let remote = self.collects_status.then(|| written["status"].take());
+                let outcome = well(remote.filter(|status| !status.is_null()));
+                sync.done(key, cluster, Some(planned), Some(outcome), Learned::Has(version));
                 Ok(())
             }
             Err(Refused::For(state, why)) => {
-                self.tell(sync, object, state, &format!("{why} in cluster {cluster:?}"));
-                sync.done(key, cluster, Some(outcome(state, &why)), None);
+                self.tell(task, state, &format!("{why} in cluster {cluster:?}"));
+                let outcome = outcome(state, &why);
+                sync.done(key, cluster, Some(planned), Some(outcome), Learned::Nothing);
                 Ok(())
             }
             Err(Refused::By(error)) => {
@@ -244,155 +294,157 @@ impl Lane {
                 } else {
                     (status::UPDATE_FAILED, "UpdateInClusterFailed")
                 };
-                let text = format!(
-                    "Failed to apply {} {:?} in cluster {cluster:?}: {error}",
-                    sync.config.target.kind, key.name
-                );
                 // A namespace that comes just after its objects is no failure to tell of.
                 if !error.is_not_found() {
-                    self.tell(sync, object, reason, &text);
+                    self.tell(task, reason, &self.failure(task, "apply", &error));
                 }
-                sync.done(key, cluster, Some(outcome(state, &error.to_string())), None);
+                let outcome = outcome(state, &error.to_string());
+                sync.done(key, cluster, Some(planned), Some(outcome), Learned::Nothing);
                 Err(())
             }
-        }
-    }
-
-    /// Who scales in the member keeps what he set. It is said again rather than left out: a field that we no longer
-    /// apply would fall back to its default.
-    async fn retain_replicas(&self, client: &Client, target: &str, desired: &mut Value) {
-        if let Ok(there) = client.get(target).await
-            && there["spec"]["replicas"].is_i64()
-            && desired["spec"].is_object()
-        {
-            desired["spec"]["replicas"] = there["spec"]["replicas"].clone();
         }
     }
 
     /// Writes the object. One that was there before us is taken over only if that is wanted and it does not refuse.
     async fn write(
         &self,
-        sync: &Sync,
-        client: &Client,
-        target: &str,
-        desired: &Value,
-        is_new: bool,
-        object: Option<&Value>,
+        task: &Task<'_>,
+        planned: &Planned,
+        mut desired: Value,
     ) -> Result<Value, Refused> {
-        if !is_new {
-            return client.apply(target, desired, true).await.map_err(Refused::By);
+        let Task { sync, client, key, .. } = *task;
+        let target = self.target_path(sync, key, desired["apiVersion"].as_str().unwrap_or(""));
+        if task.observed.is_some() {
+            if planned.plan.retains_replicas {
+                let there = client.get(&target).await.map_err(Refused::By)?;
+                retain_replicas(&mut desired, &there);
+            }
+            return client.apply(&target, &desired, true).await.map_err(Refused::By);
         }
         let adopts = kubefedconfig::adopts(&sync.control.config.borrow());
         if adopts {
-            // Without force a field that somebody else set is a conflict: then the object was there before us.
-            match client.apply(target, desired, false).await {
+            // Without force a field that somebody else set is a conflict: then the object was there before us, or
+            // somebody took our mark off.
+            match client.apply(&target, &desired, false).await {
                 Err(error) if error.is_conflict() => {}
                 written => return written.map_err(Refused::By),
             }
         }
-        match client.get(target).await {
+        match client.get(&target).await {
             Ok(there) if plan::refuses(&there) => {
                 let why = format!("the object has the label {MANAGED_LABEL}=false");
                 return Err(Refused::For(status::MANAGED_LABEL_FALSE, why));
             }
-            Ok(_) if !adopts => {
-                return Err(Refused::For(
-                    status::ALREADY_EXISTS,
-                    "the object was there before, and adoption is disabled".into(),
-                ));
-            }
-            Ok(_) => {
-                let text = format!(
-                    "the object was there before in cluster {:?} and is taken over",
-                    self.member.name
-                );
-                self.tell(sync, object, "AdoptedInCluster", &text);
+            Ok(there) => {
+                if !plan::is_ours(&there) {
+                    if !adopts {
+                        let why = "the object was there before, and adoption is disabled";
+                        return Err(Refused::For(status::ALREADY_EXISTS, why.into()));
+                    }
+                    let text = format!(
+                        "the object was there before in cluster {:?} and is taken over",
+                        self.member.name
+                    );
+                    self.tell(task, "AdoptedInCluster", &text);
+                }
+                if planned.plan.retains_replicas {
+                    retain_replicas(&mut desired, &there);
+                }
             }
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(Refused::By(error)),
         }
-        client.apply(target, desired, true).await.map_err(Refused::By)
+        client.apply(&target, &desired, true).await.map_err(Refused::By)
     }
 
-    async fn delete(
-        &self,
-        sync: &Sync,
-        client: &Client,
-        key: &Key,
-        plan: Option<&Plan>,
-        object: Option<&Value>,
-    ) -> Result<(), ()> {
-        let cluster = &self.member.name;
+    async fn delete(&self, task: &Task<'_>) -> Result<(), ()> {
+        let began = Instant::now();
+        let deleted = self.delete_ours(task).await;
+        task.sync.control.metrics.dispatched("delete", began.elapsed());
+        let (outcome, learned, result) = match deleted {
+            Ok(Deletion::Gone) => (None, Learned::IsGone, Ok(())),
+            Ok(Deletion::Going) => {
+                (Some(outcome(status::WAITING_FOR_REMOVAL, "")), Learned::Nothing, Ok(()))
+            }
+            Ok(Deletion::Hosts) => return self.unmark(task).await,
+            Err(error) => {
+                self.tell(task, "DeleteInClusterFailed", &self.failure(task, "delete", &error));
+                let outcome = outcome(status::DELETION_FAILED, &error.to_string());
+                (Some(outcome), Learned::Nothing, Err(()))
+            }
+        };
+        task.sync.done(task.key, &self.member.name, task.planned, outcome, learned);
+        result
+    }
+
+    /// Deletes the object if it is ours still.
+    async fn delete_ours(&self, task: &Task<'_>) -> Result<Deletion, Error> {
+        let Task { sync, client, key, .. } = *task;
+        let path = self.target_path(sync, key, &sync.config.target.api_version());
+        let uid = match task.observed {
+            Some(observed) => observed.uid.clone(),
+            // We wrote it, but do not see it: it may be gone, or no longer be ours to delete.
+            None => match client.get(&path).await {
+                Ok(there) if plan::is_ours(&there) => meta::uid(&there).to_owned(),
+                Ok(_) => return Ok(Deletion::Gone),
+                Err(error) if error.is_not_found() => return Ok(Deletion::Gone),
+                Err(error) => return Err(error),
+            },
+        };
+        if sync.config.is_namespaces() {
+            // Of a host that is a member too, the namespace there is the one that the federated one lives in.
+            match sync.control.host.get(&format!("/api/v1/namespaces/{}", key.name)).await {
+                Ok(ours) if meta::uid(&ours) == uid => return Ok(Deletion::Hosts),
+                Err(error) if !error.is_not_found() => return Err(error),
+                _ => {}
+            }
+        }
         // The options of the annotation are for the deletion of the federated object alone.
-        let options = match plan {
-            Some(plan) if plan.deleting => plan.delete_options.clone(),
+        let mut options = match task.planned {
+            Some(planned) if planned.plan.deleting => planned.plan.delete_options.clone(),
             _ => json!({"apiVersion": "v1", "kind": "DeleteOptions"}),
         };
-        match client.delete(&self.target_path(sync, key), &options).await {
-            Ok(answer) if answer["kind"] == "Status" => {
-                sync.done(key, cluster, None, Some(None));
-                Ok(())
-            }
-            Ok(_) => {
-                sync.done(key, cluster, Some(outcome(status::WAITING_FOR_REMOVAL, "")), None);
-                Ok(())
-            }
-            Err(error) if error.is_not_found() => {
-                sync.done(key, cluster, None, Some(None));
-                Ok(())
-            }
-            Err(error) => {
-                let text = format!(
-                    "Failed to delete {} {:?} in cluster {cluster:?}: {error}",
-                    sync.config.target.kind, key.name
-                );
-                self.tell(sync, object, "DeleteInClusterFailed", &text);
-                sync.done(
-                    key,
-                    cluster,
-                    Some(outcome(status::DELETION_FAILED, &error.to_string())),
-                    None,
-                );
-                Err(())
-            }
+        if options["preconditions"]["uid"].is_null() {
+            options["preconditions"]["uid"] = json!(uid);
+        }
+        match client.delete(&path, &options).await {
+            Ok(answer) if answer["kind"] == "Status" => Ok(Deletion::Gone),
+            Ok(_) => Ok(Deletion::Going),
+            Err(error) if error.is_not_found() => Ok(Deletion::Gone),
+            Err(error) => Err(error),
         }
     }
 
-    async fn unmark(
-        &self,
-        sync: &Sync,
-        client: &Client,
-        key: &Key,
-        object: Option<&Value>,
-    ) -> Result<(), ()> {
+    async fn unmark(&self, task: &Task<'_>) -> Result<(), ()> {
+        let Task { sync, client, key, planned, .. } = *task;
         let cluster = &self.member.name;
         let patch = json!({"metadata": {"labels": {MANAGED_LABEL: null}}});
-        match client.merge(&self.target_path(sync, key), &patch).await {
+        let path = self.target_path(sync, key, &sync.config.target.api_version());
+        match client.merge(&path, &patch).await {
             Err(error) if !error.is_not_found() => {
-                let text = format!(
-                    "Failed to let go of {} {:?} in cluster {cluster:?}: {error}",
-                    sync.config.target.kind, key.name
-                );
-                self.tell(sync, object, "RemoveManagedLabelFromInClusterFailed", &text);
-                sync.done(
-                    key,
-                    cluster,
-                    Some(outcome(status::LABEL_REMOVAL_FAILED, &error.to_string())),
-                    None,
-                );
+                let text = self.failure(task, "let go of", &error);
+                self.tell(task, "RemoveManagedLabelFromInClusterFailed", &text);
+                let outcome = outcome(status::LABEL_REMOVAL_FAILED, &error.to_string());
+                sync.done(key, cluster, planned, Some(outcome), Learned::Nothing);
                 Err(())
             }
             _ => {
-                sync.done(key, cluster, None, Some(None));
+                sync.done(key, cluster, planned, None, Learned::IsGone);
                 Ok(())
             }
         }
     }
 
-    fn tell(&self, sync: &Sync, object: Option<&Value>, reason: &str, message: &str) {
-        if let Some(object) = object {
-            let component = format!("{}-controller", sync.config.federated.kind.to_lowercase());
-            sync.control.events.warn(object, &component, reason, message);
+    fn failure(&self, task: &Task<'_>, what: &str, error: &Error) -> String {
+        let kind = &task.sync.config.target.kind;
+        let (name, cluster) = (&task.key.name, &self.member.name);
+        format!("Failed to {what} {kind} {name:?} in cluster {cluster:?}: {error}")
+    }
+
+    fn tell(&self, task: &Task<'_>, reason: &str, message: &str) {
+        if let Some(planned) = task.planned {
+            let component = format!("{}-controller", task.sync.name);
+            task.sync.control.events.warn(&planned.object, &component, reason, message);
         }
     }
 }
@@ -403,7 +455,24 @@ enum Refused {
     By(Error),
 }
 
+enum Deletion {
+    Gone,
+    Going,
+    /// It is the host's own, and stays.
+    Hosts,
+}
+
+/// Keeps the count that the member has: leaving the field out would give it up, and the member would fall to its default.
+fn retain_replicas(desired: &mut Value, there: &Value) {
+    if there["spec"]["replicas"].is_i64() && desired["spec"].is_object() {
+        desired["spec"]["replicas"] = there["spec"]["replicas"].clone();
+    }
+}
+
+fn well(remote: Option<Value>) -> ClusterStatus {
+    ClusterStatus { remote, ..ClusterStatus::default() }
+}
+
 fn outcome(state: &'static str, message: &str) -> ClusterStatus {
-    // A member is hostile input: what it says is cut to a readable length.
-    ClusterStatus { state, message: message.chars().take(300).collect(), remote: None }
+    ClusterStatus { state, message: message.chars().take(MAX_MESSAGE).collect(), remote: None }
 }

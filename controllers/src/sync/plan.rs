@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
 use kubefed_api::{
-    DELETE_OPTIONS_ANNOTATION, MANAGED_LABEL, ORPHAN_ANNOTATION, placement, status, versions,
+    DELETE_OPTIONS_ANNOTATION, MANAGED_LABEL, ORPHAN_ANNOTATION, placement, status, template,
+    versions,
 };
 use kubefed_apimachinery::meta;
 use serde_json::{Value, json};
@@ -20,25 +21,57 @@ pub(super) struct Plan {
     pub(super) unknown: Vec<String>,
     pub(super) template_hash: String,
     pub(super) overrides_hash: String,
+    /// Each member keeps its own count of replicas.
+    pub(super) retains_replicas: bool,
     /// Why it is not placed as it says; empty: it is.
     pub(super) reason: &'static str,
     pub(super) message: String,
+    /// It is none that we have to do with.
+    pub(super) ignored: bool,
     pub(super) deleting: bool,
     pub(super) orphan: bool,
     pub(super) delete_options: Value,
 }
 
-pub(super) fn plan(control: &Control, config: &FederatedTypeConfig, object: &Value) -> Plan {
-    let clusters = control.placement_clusters();
+impl Plan {
+    /// Whether this plan asks of each member that it selects what the other asks, and the same of each that it does not.
+    pub(super) fn asks_the_same(&self, other: &Plan) -> bool {
+        let asked = |plan: &Plan| {
+            let unclear = plan.reason == status::COMPUTE_PLACEMENT_FAILED;
+            (plan.retains_replicas, plan.ignored, plan.deleting, plan.orphan, unclear)
+        };
+        asked(self) == asked(other)
+            && self.template_hash == other.template_hash
+            && self.overrides_hash == other.overrides_hash
+            && self.delete_options == other.delete_options
+    }
+}
+
+pub(super) fn plan(
+    control: &Control,
+    config: &FederatedTypeConfig,
+    key: &Key,
+    object: &Value,
+) -> Plan {
+    let clusters = control.placeable();
     let mut plan = Plan {
         template_hash: versions::template_hash(object),
         overrides_hash: versions::overrides_hash(object),
         deleting: meta::deletion_timestamp(object).is_some(),
+        retains_replicas: template::retains_replicas(object),
         orphan: meta::annotation(object, ORPHAN_ANNOTATION) == Some("true"),
         delete_options: delete_options(object),
         unknown: placement::unknown(object, &clusters),
         ..Plan::default()
     };
+    if config.is_namespaces()
+        && let Some(why) = unpropagated(key, &control.namespace)
+    {
+        plan.ignored = true;
+        plan.reason = status::COMPUTE_PLACEMENT_FAILED;
+        plan.message = why;
+        return plan;
+    }
     match placement::selected(object, &clusters) {
         Ok(selected) => plan.selected = selected,
         Err(why) => {
@@ -71,6 +104,17 @@ pub(super) fn plan(control: &Control, config: &FederatedTypeConfig, object: &Val
     plan
 }
 
+/// Why a federated namespace is not propagated whatever it says.
+fn unpropagated(key: &Key, control_plane: &str) -> Option<String> {
+    if key.name != key.namespace {
+        let text =
+            "The name of a federated namespace must match the name of its containing namespace.";
+        return Some(text.into());
+    }
+    let system = ["kube-system", "kube-public", "default", control_plane];
+    system.contains(&key.name.as_str()).then(|| format!("{} is each cluster's own", key.name))
+}
+
 /// The options for deletions in members: what the annotation says, as far as it can be understood.
 fn delete_options(object: &Value) -> Value {
     let given = meta::annotation(object, DELETE_OPTIONS_ANNOTATION)
@@ -88,18 +132,26 @@ fn delete_options(object: &Value) -> Value {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Observed {
     pub(super) version: String,
+    pub(super) uid: String,
     pub(super) labels: Value,
     pub(super) deleting: bool,
+    /// The status, if it is collected.
+    pub(super) remote: Option<Value>,
 }
 
 impl Observed {
-    pub(super) fn of(object: &Value) -> Self {
+    pub(super) fn of(mut object: Value) -> Self {
+        let remote = object.get_mut("status").map(Value::take);
+        let labels = object["metadata"]["labels"].take();
+        let object = &object;
         Observed {
+            labels,
+            remote: remote.filter(|status| !status.is_null()),
+            uid: meta::uid(object).to_owned(),
             version: versions::object_version(
                 meta::generation(object),
                 meta::resource_version(object),
             ),
-            labels: object["metadata"]["labels"].clone(),
             deleting: meta::deletion_timestamp(object).is_some(),
         }
     }
@@ -136,6 +188,9 @@ pub(super) fn decide(
     if plan.deleting && plan.orphan {
         return if is_there { Action::Unmark } else { Action::Nothing };
     }
+    if plan.ignored {
+        return Action::Nothing;
+    }
     let wanted = !plan.deleting && plan.selected.contains(cluster);
     match (wanted, observed) {
         // Where it is to be cannot be told: nothing is taken away for that.
@@ -168,6 +223,11 @@ pub(super) fn refuses(object: &Value) -> bool {
     meta::label(object, MANAGED_LABEL) == Some("false")
 }
 
+/// Whether a member's object is marked as ours.
+pub(super) fn is_ours(object: &Value) -> bool {
+    meta::label(object, MANAGED_LABEL) == Some("true")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -177,7 +237,7 @@ mod tests {
     }
 
     fn observed(version: &str) -> Observed {
-        Observed { version: version.into(), labels: json!({"app": "web"}), deleting: false }
+        Observed { version: version.into(), labels: json!({"app": "web"}), ..Observed::default() }
     }
 
     #[test]
@@ -241,6 +301,39 @@ mod tests {
             ),
         ] {
             assert_eq!(decide(plan, "a", there.as_ref(), recorded, || None), wanted, "{name}");
+        }
+    }
+
+    #[test]
+    fn what_changes_nothing_for_the_members_asks_the_same() {
+        let plan = Plan { template_hash: "1".into(), ..plan_for(&["a"]) };
+        let unclear = Plan { reason: status::COMPUTE_PLACEMENT_FAILED, ..plan.clone() };
+        for (name, other, same) in [
+            ("itself", plan.clone(), true),
+            ("elsewhere", Plan { selected: BTreeSet::new(), ..plan.clone() }, true),
+            ("a typo", Plan { unknown: vec!["x".into()], ..plan.clone() }, true),
+            ("another template", Plan { template_hash: "2".into(), ..plan.clone() }, false),
+            ("other overrides", Plan { overrides_hash: "2".into(), ..plan.clone() }, false),
+            ("going", Plan { deleting: true, ..plan.clone() }, false),
+            ("left alone", Plan { orphan: true, ..plan.clone() }, false),
+            ("unclear", unclear, false),
+        ] {
+            assert_eq!(plan.asks_the_same(&other), same, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_of_each_cluster_itself_is_not_propagated() {
+        let key =
+            |namespace: &str, name: &str| Key { namespace: namespace.into(), name: name.into() };
+        assert_eq!(unpropagated(&key("a", "a"), "kubefed"), None);
+        for (namespace, name) in [
+            ("a", "b"),
+            ("default", "default"),
+            ("kube-system", "kube-system"),
+            ("kubefed", "kubefed"),
+        ] {
+            assert!(unpropagated(&key(namespace, name), "kubefed").is_some(), "{namespace}/{name}");
         }
     }
 

@@ -31,25 +31,41 @@ impl Sync {
 
     async fn report(&self, key: &Key) -> Result<(), Error> {
         let Some(object) = self.federated.get(key) else { return Ok(()) };
-        let (plan, outcomes, versions, recorded, pending) = {
+        let (planned, outcomes, versions, recorded, pending) = {
             let work = self.work.lock();
             let Some(work) = work.get(key) else { return Ok(()) };
-            let Some(plan) = work.plan.clone() else { return Ok(()) };
+            let Some(planned) = work.planned.clone() else { return Ok(()) };
             let mut outcomes = work.outcomes.clone();
-            for name in work.pending.iter().filter(|name| plan.selected.contains(*name)) {
+            let selected = &planned.plan.selected;
+            for name in work.pending.iter().filter(|name| selected.contains(*name)) {
                 outcomes.entry(name.clone()).or_insert_with(|| ClusterStatus {
                     state: status::PENDING,
                     ..ClusterStatus::default()
                 });
             }
-            (plan, outcomes, work.versions.clone(), work.recorded.clone(), !work.pending.is_empty())
+            (
+                planned,
+                outcomes,
+                work.versions.clone(),
+                work.recorded.clone(),
+                !work.pending.is_empty(),
+            )
         };
-        if plan.deleting && !pending && outcomes.is_empty() && versions.clusters.is_empty() {
-            self.release(&object).await?;
+        let plan = &planned.plan;
+        if pending && object["status"]["observedGeneration"] == meta::generation(&object) {
+            // What is told already stands until the lanes are done: this comes again then.
             return Ok(());
+        }
+        if plan.deleting && !pending && outcomes.is_empty() && versions.clusters.is_empty() {
+            return match self.release(&object).await {
+                // A newer object is on its way to us.
+                Err(error) if error.is_conflict() => Ok(()),
+                released => released,
+            };
         }
         if !plan.deleting
             && recorded.as_ref() != Some(&versions)
+            && !pending
             && !versions.clusters.values().any(String::is_empty)
         {
             self.record(key, &object, &versions, recorded.is_some()).await?;
@@ -57,7 +73,7 @@ impl Sync {
                 work.recorded = Some(versions);
             }
         }
-        self.write_status(&object, &plan, outcomes).await
+        self.write_status(&object, plan, outcomes).await
     }
 
     async fn write_status(
@@ -72,8 +88,8 @@ impl Sync {
             message = format!("no such cluster: {}", plan.unknown.join(", "));
         }
         if reason != status::OK {
-            let component = format!("{}-controller", self.config.federated.kind.to_lowercase());
-            self.control.events.warn(object, &component, reason, &message);
+            let event = if plan.ignored { "InvalidName" } else { reason };
+            self.control.events.warn(object, &format!("{}-controller", self.name), event, &message);
         }
         let propagation =
             Propagation { generation: meta::generation(object), reason, message, clusters };

@@ -38,6 +38,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         url: format!("https://{}", process.address),
         tls: process.tls("admin", &["system:masters"])?,
         token: None,
+        ..Access::default()
     };
     let admin = Client::new(access).map_err(|error| anyhow!(error))?;
     prepare(&admin).await?;

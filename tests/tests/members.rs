@@ -1,0 +1,323 @@
+//! Members that hang, that were changed by others, or that must be left alone; and a manager that starts anew.
+
+use kubefed_tests::proxy::Proxy;
+use kubefed_tests::{Cluster, Federation, a_federation_of, a_member, eventually, join};
+use serde_json::{Value, json};
+
+const TYPES: &str = "/apis/types.kubefed.io/v1beta1/namespaces/ns";
+const MANAGED: &str = "kubefed.io/managed";
+
+/// A federated namespace `ns` in every member.
+async fn with_a_namespace(federation: &Federation) {
+    let admin = federation.admin();
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}});
+    admin.create("/api/v1/namespaces", &namespace).await.unwrap();
+    let federated = json!({
+        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace",
+        "metadata": {"name": "ns", "namespace": "ns"},
+        "spec": {"template": {}, "placement": {"clusterSelector": {}}},
+    });
+    admin.create(&format!("{TYPES}/federatednamespaces"), &federated).await.unwrap();
+}
+
+async fn federate_configmap(federation: &Federation, name: &str) -> String {
+    let object = json!({
+        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedConfigMap",
+        "metadata": {"name": name, "namespace": "ns"},
+        "spec": {"template": {"data": {"key": "first"}}, "placement": {"clusterSelector": {}}},
+    });
+    let collection = format!("{TYPES}/federatedconfigmaps");
+    federation.admin().create(&collection, &object).await.unwrap();
+    format!("{collection}/{name}")
+}
+
+async fn edit(federation: &Federation, path: &str, value: &str) {
+    let patch = json!({"spec": {"template": {"data": {"key": value}}}});
+    federation.admin().merge(path, &patch).await.unwrap();
+}
+
+fn there(name: &str) -> String {
+    format!("/api/v1/namespaces/ns/configmaps/{name}")
+}
+
+/// Waits until a member has the ConfigMap with this value.
+async fn has(member: &Cluster, name: &str, value: &str) -> Value {
+    let admin = member.admin();
+    eventually(&format!("{name} is {value} in the member"), async || {
+        let found = admin.get(&there(name)).await.ok()?;
+        (found["data"]["key"] == value).then_some(found)
+    })
+    .await
+}
+
+async fn is_gone(cluster: &Cluster, path: &str) {
+    let admin = cluster.admin();
+    eventually(&format!("{path} is gone"), async || {
+        admin.get(path).await.err().filter(|error| error.is_not_found())
+    })
+    .await;
+}
+
+/// Waits until the status of the object's generation is this.
+async fn told(federation: &Federation, path: &str, status: &str) -> Value {
+    let admin = federation.admin();
+    eventually(&format!("the status of {path} is {status}"), async || {
+        let object = admin.get(path).await.ok()?;
+        let current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
+        (current && object["status"]["conditions"][0]["status"] == status).then_some(object)
+    })
+    .await
+}
+
+fn state_in<'a>(object: &'a Value, cluster: &str) -> &'a str {
+    let clusters = object["status"]["clusters"].as_array().into_iter().flatten();
+    let entry = clusters.into_iter().find(|entry| entry["name"] == cluster);
+    entry.and_then(|entry| entry["status"].as_str()).unwrap_or("")
+}
+
+/// Two members, `near` and `far`, the second at the end of a road that can be blocked.
+async fn near_and_far() -> (Federation, Proxy) {
+    let mut federation = a_federation_of(&["near"]).await;
+    let far = a_member().await;
+    let road = Proxy::start(far.server.address).await;
+    join(&federation.api, "far", &road.url(), &far).await;
+    federation.members.push(("far".into(), far));
+    federation.wait_ready("far").await;
+    with_a_namespace(&federation).await;
+    (federation, road)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_hangs_delays_no_other_and_is_told_of() {
+    let (federation, road) = near_and_far().await;
+    let path = federate_configmap(&federation, "a").await;
+    has(federation.member("far"), "a", "first").await;
+    told(&federation, &path, "True").await;
+
+    road.block();
+    edit(&federation, &path, "second").await;
+    has(federation.member("near"), "a", "second").await;
+    let new = federate_configmap(&federation, "b").await;
+    has(federation.member("near"), "b", "first").await;
+    let object = told(&federation, &new, "False").await;
+    assert_eq!(state_in(&object, "near"), "");
+    assert_ne!(state_in(&object, "far"), "");
+
+    road.unblock();
+    has(federation.member("far"), "a", "second").await;
+    has(federation.member("far"), "b", "first").await;
+    told(&federation, &path, "True").await;
+    told(&federation, &new, "True").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deletion_waits_for_the_member_that_is_away() {
+    let (federation, road) = near_and_far().await;
+    let path = federate_configmap(&federation, "a").await;
+    has(federation.member("far"), "a", "first").await;
+    told(&federation, &path, "True").await;
+
+    road.block();
+    federation.admin().delete(&path, &json!({})).await.unwrap();
+    is_gone(federation.member("near"), &there("a")).await;
+    let object = federation.admin().get(&path).await.unwrap();
+    assert!(object["metadata"]["deletionTimestamp"].is_string());
+
+    road.unblock();
+    is_gone(&federation.api, &path).await;
+    is_gone(federation.member("far"), &there("a")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_edits_in_a_row_the_last_one_stays() {
+    let federation = a_federation_of(&["one", "two"]).await;
+    with_a_namespace(&federation).await;
+    let path = federate_configmap(&federation, "a").await;
+    for round in 0..5 {
+        for number in 0..20 {
+            edit(&federation, &path, &format!("{round}-{number}")).await;
+        }
+        for name in ["one", "two"] {
+            has(federation.member(name), "a", &format!("{round}-19")).await;
+        }
+        told(&federation, &path, "True").await;
+        for name in ["one", "two"] {
+            let found = federation.member(name).admin().get(&there("a")).await.unwrap();
+            assert_eq!(found["data"]["key"], format!("{round}-19"), "{name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_namespace_stays_marked_and_its_mark_is_put_back() {
+    let federation = a_federation_of(&["one"]).await;
+    with_a_namespace(&federation).await;
+    federate_configmap(&federation, "a").await;
+    let member = federation.member("one");
+    has(member, "a", "first").await;
+    let admin = member.admin();
+    let marked = async || {
+        let namespace = admin.get("/api/v1/namespaces/ns").await.ok()?;
+        (namespace["metadata"]["labels"][MANAGED] == "true").then_some(namespace)
+    };
+    assert!(marked().await.is_some());
+
+    let patch = json!({"metadata": {"labels": {MANAGED: null}}});
+    admin.merge("/api/v1/namespaces/ns", &patch).await.unwrap();
+    eventually("the mark is back", marked).await;
+
+    // The namespace goes, and is made anew with what is in it.
+    let before = admin.get("/api/v1/namespaces/ns").await.unwrap();
+    admin.delete("/api/v1/namespaces/ns", &json!({})).await.unwrap();
+    eventually("the namespace is another one", async || {
+        let namespace = admin.get("/api/v1/namespaces/ns").await.ok()?;
+        (namespace["metadata"]["uid"] != before["metadata"]["uid"]).then_some(())
+    })
+    .await;
+    has(member, "a", "first").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_whose_owner_took_it_back_is_left_alone() {
+    let federation = a_federation_of(&["one"]).await;
+    with_a_namespace(&federation).await;
+    let path = federate_configmap(&federation, "a").await;
+    let member = federation.member("one");
+    has(member, "a", "first").await;
+    told(&federation, &path, "True").await;
+
+    let mine = json!({"metadata": {"labels": {MANAGED: "false"}}, "data": {"key": "mine"}});
+    member.admin().merge(&there("a"), &mine).await.unwrap();
+    let object = told(&federation, &path, "False").await;
+    assert_eq!(state_in(&object, "one"), "ManagedLabelFalse");
+    edit(&federation, &path, "second").await;
+    told(&federation, &path, "False").await;
+    federation.admin().delete(&path, &json!({})).await.unwrap();
+    is_gone(&federation.api, &path).await;
+    let found = member.admin().get(&there("a")).await.unwrap();
+    assert_eq!(found["data"]["key"], "mine");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_object_that_is_orphaned_stays_without_the_mark() {
+    let federation = a_federation_of(&["one"]).await;
+    with_a_namespace(&federation).await;
+    let path = federate_configmap(&federation, "a").await;
+    has(federation.member("one"), "a", "first").await;
+    let orphan = json!({"metadata": {"annotations": {"kubefed.io/orphan": "true"}}});
+    federation.admin().merge(&path, &orphan).await.unwrap();
+    federation.admin().delete(&path, &json!({})).await.unwrap();
+    is_gone(&federation.api, &path).await;
+    let found = federation.member("one").admin().get(&there("a")).await.unwrap();
+    assert_eq!(found["metadata"]["labels"][MANAGED], Value::Null);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_are_only_where_their_namespace_is() {
+    let federation = a_federation_of(&["one", "two"]).await;
+    with_a_namespace(&federation).await;
+    let path = federate_configmap(&federation, "a").await;
+    has(federation.member("two"), "a", "first").await;
+    told(&federation, &path, "True").await;
+    let admin = federation.admin();
+    let namespace = format!("{TYPES}/federatednamespaces/ns");
+    let one = json!({"spec": {"placement": {"clusters": [{"name": "one"}]}}});
+    admin.merge(&namespace, &one).await.unwrap();
+    is_gone(federation.member("two"), &there("a")).await;
+    is_gone(federation.member("two"), "/api/v1/namespaces/ns").await;
+    has(federation.member("one"), "a", "first").await;
+    let all = json!({"spec": {"placement": {"clusters": null}}});
+    admin.merge(&namespace, &all).await.unwrap();
+    has(federation.member("two"), "a", "first").await;
+    told(&federation, &path, "True").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_keeps_its_replicas_is_not_scaled() {
+    let federation = a_federation_of(&["one"]).await;
+    with_a_namespace(&federation).await;
+    let admin = federation.admin();
+    let pod = json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "a", "image": "a"}]}});
+    let object = json!({
+        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedDeployment",
+        "metadata": {"name": "a", "namespace": "ns"},
+        "spec": {
+            "template": {"spec": {"replicas": 3, "selector": {"matchLabels": {"app": "a"}}, "template": pod}},
+            "placement": {"clusterSelector": {}},
+            "retainReplicas": true,
+        },
+    });
+    let collection = format!("{TYPES}/federateddeployments");
+    admin.create(&collection, &object).await.unwrap();
+    let member = federation.member("one").admin();
+    let there = "/apis/apps/v1/namespaces/ns/deployments/a";
+    let with = async |label: &str, replicas: i64| {
+        eventually(&format!("{label} with {replicas} replicas"), async || {
+            let found = member.get(there).await.ok()?;
+            let labelled = found["metadata"]["labels"]["edit"].as_str().unwrap_or("") == label;
+            (labelled && found["spec"]["replicas"] == replicas).then_some(())
+        })
+        .await;
+    };
+    let label = async |label: &str| {
+        let patch = json!({"spec": {"template": {"metadata": {"labels": {"edit": label}}}}});
+        admin.merge(&format!("{collection}/a"), &patch).await.unwrap();
+    };
+    with("", 3).await;
+    told(&federation, &format!("{collection}/a"), "True").await;
+    label("before").await;
+    with("before", 3).await;
+    member.merge(there, &json!({"spec": {"replicas": 7}})).await.unwrap();
+    label("after").await;
+    with("after", 7).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manager_that_starts_anew_writes_only_what_differs() {
+    let mut federation = a_federation_of(&["one", "two"]).await;
+    with_a_namespace(&federation).await;
+    let mut paths = Vec::new();
+    for number in 0..20 {
+        paths.push(federate_configmap(&federation, &format!("c{number}")).await);
+    }
+    for path in &paths {
+        told(&federation, path, "True").await;
+    }
+    told(&federation, &format!("{TYPES}/federatednamespaces/ns"), "True").await;
+    let versions = async |federation: &Federation| {
+        let mut versions = Vec::new();
+        let records = "/apis/core.kubefed.io/v1alpha1/namespaces/ns/propagatedversions";
+        let (here, federated) = (federation.admin(), format!("{TYPES}/federatedconfigmaps"));
+        for path in [records, &federated] {
+            versions.push(here.get(path).await.unwrap()["items"].clone());
+        }
+        for (name, member) in &federation.members {
+            let list = member.admin().get("/api/v1/namespaces/ns/configmaps").await.unwrap();
+            let mut items = list["items"].as_array().unwrap().clone();
+            items.retain(|item| name != "one" || item["metadata"]["name"] != "c7");
+            versions.push(json!(items));
+        }
+        let strip = |list: &Value| -> Vec<Value> {
+            let items = list.as_array().into_iter().flatten();
+            items
+                .map(|item| json!([item["metadata"]["name"], item["metadata"]["resourceVersion"]]))
+                .filter(|item| {
+                    let name = item[0].as_str().unwrap_or("");
+                    // The one that is put back has another version, and so another record.
+                    name != "propagatedversion" && !name.ends_with("c7")
+                })
+                .collect()
+        };
+        versions.iter().map(strip).collect::<Vec<_>>()
+    };
+    // Records are written just before the statuses that were waited for.
+    let before = versions(&federation).await;
+    federation.stop_manager().await;
+    federation.member("one").admin().delete(&there("c7"), &json!({})).await.unwrap();
+    federation.start_manager();
+    has(federation.member("one"), "c7", "first").await;
+    edit(&federation, &paths[7], "second").await;
+    has(federation.member("two"), "c7", "second").await;
+    told(&federation, &paths[7], "True").await;
+    assert_eq!(versions(&federation).await, before);
+}
