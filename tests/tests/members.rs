@@ -11,13 +11,13 @@ const MANAGED: &str = "kubefed.io/managed";
 async fn with_a_namespace(federation: &Federation) {
     let admin = federation.admin();
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}});
-    admin.create("/api/v1/namespaces", &namespace).await.unwrap();
+    admin.create("/api/v1/namespaces", &namespace).await.expect("done");
     let federated = json!({
         "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace",
         "metadata": {"name": "ns", "namespace": "ns"},
         "spec": {"template": {}, "placement": {"clusterSelector": {}}},
     });
-    admin.create(&format!("{TYPES}/federatednamespaces"), &federated).await.unwrap();
+    admin.create(&format!("{TYPES}/federatednamespaces"), &federated).await.expect("done");
 }
 
 async fn federate_configmap(federation: &Federation, name: &str) -> String {
@@ -27,13 +27,13 @@ async fn federate_configmap(federation: &Federation, name: &str) -> String {
         "spec": {"template": {"data": {"key": "first"}}, "placement": {"clusterSelector": {}}},
     });
     let collection = format!("{TYPES}/federatedconfigmaps");
-    federation.admin().create(&collection, &object).await.unwrap();
+    federation.admin().create(&collection, &object).await.expect("done");
     format!("{collection}/{name}")
 }
 
 async fn edit(federation: &Federation, path: &str, value: &str) {
     let patch = json!({"spec": {"template": {"data": {"key": value}}}});
-    federation.admin().merge(path, &patch).await.unwrap();
+    federation.admin().merge(path, &patch).await.expect("done");
 }
 
 fn there(name: &str) -> String {
