@@ -54,6 +54,14 @@ impl JsonPath {
         Ok(JsonPath(steps))
     }
 
+    /// The fields that the path begins with, as far as they are named: all that it leads to is below them.
+    pub fn leading_fields(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map_while(|step| match step {
+            Step::Field(name) => Some(name.as_str()),
+            _ => None,
+        })
+    }
+
     /// Every value that the path leads to, in order.
     pub fn find<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
         let mut found = vec![value];

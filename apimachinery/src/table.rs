@@ -1,7 +1,13 @@
 //! Printer columns: what `kubectl get` shows of an object.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde::Deserialize;
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value, json};
 
 use crate::jsonpath::JsonPath;
 use crate::time;
@@ -62,6 +68,100 @@ pub fn column_definitions(columns: &[Column]) -> Value {
     std::iter::once(name).chain(others).collect()
 }
 
+/// The parts of an object that columns look at. An object is mostly other parts, and a table has many objects.
+#[derive(Debug, Default)]
+pub struct Parts {
+    whole: bool,
+    fields: BTreeMap<String, Parts>,
+}
+
+impl Parts {
+    /// What `columns` look at.
+    pub fn of(columns: &[Column]) -> Self {
+        let mut parts = Parts::default();
+        for column in columns {
+            let mut part = &mut parts;
+            for field in column.path.leading_fields() {
+                part = part.fields.entry(field.to_owned()).or_default();
+            }
+            part.whole = true;
+        }
+        parts
+    }
+
+    /// Reads these parts of an object, and no other. They are null if the text is no JSON.
+    pub fn read(&self, json: &[u8]) -> Value {
+        self.deserialize(&mut serde_json::Deserializer::from_slice(json)).unwrap_or_default()
+    }
+}
+
+#[derive(Deserialize)]
+struct Key<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl<'de> DeserializeSeed<'de> for &Parts {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        if self.whole {
+            return Value::deserialize(deserializer);
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// Below what is no object there are no fields.
+impl<'de> Visitor<'de> for &Parts {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut found = Map::new();
+        while let Some(Key(key)) = access.next_key()? {
+            match self.fields.get(&*key) {
+                Some(part) => {
+                    found.insert(key.into_owned(), access.next_value_seed(part)?);
+                }
+                None => {
+                    access.next_value::<IgnoredAny>()?;
+                }
+            }
+        }
+        Ok(Value::Object(found))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        while access.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Value::Null)
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_str<E>(self, _: &str) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+}
+
 /// The cells of one object after its name. Dates become ages, many values a list, a missing value an empty cell.
 pub fn cells(columns: &[Column], object: &Value, now: Timestamp) -> Vec<Value> {
     columns.iter().map(|column| cell(column, object, now)).collect()
@@ -120,5 +220,29 @@ mod tests {
             cells(&columns, &object, now),
             [json!(3), json!("a,b"), json!(""), json!("10m")]
         );
+    }
+
+    #[test]
+    fn only_the_parts_that_columns_look_at_are_read() {
+        let object = json!({
+            "metadata": {"creationTimestamp": "2024-03-21T00:00:00Z", "name": "a"},
+            "spec": {"names": ["a", "b"], "replicas": 3, "template": {"spec": {}}},
+            "status": "none", "data": [1],
+        });
+        let columns = [
+            Column::new("Names", "string", ".spec.names[*]", 0),
+            Column::new("Ready", "string", ".status.ready", 0),
+            Column::age(),
+        ];
+        let read = Parts::of(&columns).read(object.to_string().as_bytes());
+        let wanted = json!({
+            "metadata": {"creationTimestamp": "2024-03-21T00:00:00Z"},
+            "spec": {"names": ["a", "b"]},
+            "status": null,
+        });
+        assert_eq!(read, wanted);
+        let now = Timestamp::UNIX_EPOCH;
+        assert_eq!(cells(&columns, &read, now), cells(&columns, &object, now));
+        assert_eq!(Parts::of(&columns).read(b"{"), Value::Null);
     }
 }

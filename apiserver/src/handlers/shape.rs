@@ -96,7 +96,7 @@ pub(super) fn list(
         Shape::Table => {
             let rows = Rows::new(call, route)?;
             head += &format!(r#""columnDefinitions":{},"rows":["#, rows.column_definitions());
-            Box::new(move |object| rows.row(object).to_string().into())
+            Box::new(move |object| rows.row_bytes(object))
         }
         Shape::MetadataList => {
             head += r#""items":["#;
@@ -171,6 +171,7 @@ pub(super) fn encoder(route: &Route) -> Box<crate::body::Encode> {
 /// Makes the rows of a table.
 pub(super) struct Rows {
     columns: Vec<Column>,
+    parts: table::Parts,
     include: Include,
     now: jiff::Timestamp,
     encode: Box<crate::body::Encode>,
@@ -197,8 +198,10 @@ impl Rows {
                 )));
             }
         };
+        let columns = route.version().columns.clone();
+        let parts = table::Parts::of(&columns);
         let now = (call.server.clock)();
-        Ok(Rows { columns: route.version().columns.clone(), include, now, encode: encoder(route) })
+        Ok(Rows { columns, parts, include, now, encode: encoder(route) })
     }
 
     pub(super) fn column_definitions(&self) -> Value {
@@ -206,16 +209,28 @@ impl Rows {
     }
 
     pub(super) fn row(&self, object: &Object) -> Value {
-        let value = object.value();
+        parse(&self.row_bytes(object))
+    }
+
+    fn row_bytes(&self, object: &Object) -> Bytes {
+        let value = self.parts.read(&object.wire());
         let mut cells = vec![json!(object.index.name)];
         cells.extend(table::cells(&self.columns, &value, self.now));
-        match self.include {
-            Include::Nothing => json!({"cells": cells}),
-            Include::Metadata => {
-                json!({"cells": cells, "object": parse(&object.partial_metadata())})
-            }
-            Include::Object => json!({"cells": cells, "object": parse(&(self.encode)(object))}),
+        let cells = Value::Array(cells).to_string();
+        let shown = match self.include {
+            Include::Nothing => Bytes::new(),
+            Include::Metadata => object.partial_metadata(),
+            Include::Object => (self.encode)(object),
+        };
+        let mut row = BytesMut::with_capacity(cells.len() + shown.len() + 24);
+        row.put_slice(br#"{"cells":"#);
+        row.put_slice(cells.as_bytes());
+        if !shown.is_empty() {
+            row.put_slice(br#","object":"#);
+            row.put(shown);
         }
+        row.put_u8(b'}');
+        row.freeze()
     }
 }
 
