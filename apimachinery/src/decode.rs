@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
-/// How deep a document may nest. `serde_json` stops at 128 by itself, which bounds the recursion here.
-pub const MAX_DUPLICATES: usize = 100;
+/// How many duplicate keys are told.
+const MAX_DUPLICATES: usize = 100;
 
 /// A tree, and the paths of the keys that came more than once (the last one counts).
 #[derive(Debug, PartialEq)]
@@ -20,58 +21,58 @@ pub struct Decoded {
 #[error("{0}")]
 pub struct Error(String);
 
-/// Reads one JSON document.
+/// Reads one JSON document, nested at most as deep as `serde_json` lets it (128), which bounds the recursion here.
 ///
 /// # Errors
 /// Where and why the bytes are not JSON.
 pub fn json(bytes: &[u8]) -> Result<Decoded, Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let mut context = Context::default();
-    let value = Tree { context: &mut context }
+    let mut duplicates = Vec::new();
+    let value = Tree(&mut duplicates)
         .deserialize(&mut deserializer)
-        .map_err(|e| Error(e.to_string()))?;
-    deserializer.end().map_err(|e| Error(e.to_string()))?;
-    Ok(Decoded { value, duplicates: context.duplicates })
+        .and_then(|value| deserializer.end().map(|()| value))
+        .map_err(|error| Error(error.to_string()))?;
+    Ok(Decoded { value, duplicates })
 }
 
-/// Reads one YAML document the way Kubernetes does: `0644` is octal. A duplicate key is an error in YAML.
+/// Reads one YAML document the way Kubernetes does: `0644` is octal, keys that are no strings become strings.
 ///
 /// # Errors
 /// Where and why the bytes are not YAML; also a document that expands beyond its budget.
 pub fn yaml(bytes: &[u8]) -> Result<Decoded, Error> {
-    // JSON is YAML, and the JSON reader knows duplicate keys.
-    if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') {
-        return json(bytes);
+    // What looks like JSON mostly is, and reads much faster so.
+    if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{')
+        && let Ok(decoded) = json(bytes)
+    {
+        return Ok(decoded);
     }
-    let text = std::str::from_utf8(bytes)
-        .map_err(|e| Error(format!("error converting YAML to JSON: {e}")))?;
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    let value = serde_saphyr::from_str_with_options(text, options)
-        .map_err(|e| Error(format!("error converting YAML to JSON: {e}")))?;
-    Ok(Decoded { value, duplicates: Vec::new() })
+    let wrong = |error: &dyn fmt::Display| Error(format!("error converting YAML to JSON: {error}"));
+    let text = std::str::from_utf8(bytes).map_err(|error| wrong(&error))?;
+    let options = serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
+        with_snippet: false,
+    };
+    let mut duplicates = Vec::new();
+    let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, |document| {
+        Tree(&mut duplicates).deserialize(document)
+    })
+    .map_err(|error| wrong(&error))?;
+    Ok(Decoded { value, duplicates })
 }
 
-#[derive(Default)]
-struct Context {
-    path: String,
-    duplicates: Vec<String>,
-}
+/// Builds a tree and collects the duplicates in it. Their paths are put together on the way back up, so that a document
+/// without any pays nothing for them.
+struct Tree<'a>(&'a mut Vec<String>);
 
-impl Context {
-    fn enter(&mut self, part: fmt::Arguments<'_>) -> usize {
-        use fmt::Write as _;
-        let length = self.path.len();
-        let _infallible = self.path.write_fmt(part);
-        length
+impl Tree<'_> {
+    /// Puts `step` before the paths that were found below it.
+    fn prefix(found: &mut [String], step: fmt::Arguments<'_>) {
+        for path in found {
+            let dot = if path.starts_with('[') { "" } else { "." };
+            *path = format!("{step}{dot}{path}");
+        }
     }
-
-    fn leave(&mut self, length: usize) {
-        self.path.truncate(length);
-    }
-}
-
-struct Tree<'a> {
-    context: &'a mut Context,
 }
 
 impl<'de> DeserializeSeed<'de> for Tree<'_> {
@@ -101,7 +102,12 @@ impl<'de> Visitor<'de> for Tree<'_> {
         Ok(Value::Number(value.into()))
     }
 
+    /// A whole number is an integer however it is written: Kubernetes stores `1.0` and `1e3` as `1` and `1000`.
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Value, E> {
+        const LIMIT: f64 = i64::MAX as f64;
+        if value.fract() == 0.0 && value > -LIMIT && value < LIMIT {
+            return Ok(Value::Number((value as i64).into()));
+        }
         Number::from_f64(value).map(Value::Number).ok_or_else(|| E::custom("number out of range"))
     }
 
@@ -120,11 +126,12 @@ impl<'de> Visitor<'de> for Tree<'_> {
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         loop {
-            let length = self.context.enter(format_args!("[{}]", list.len()));
-            let item = items.next_element_seed(Tree { context: self.context })?;
-            self.context.leave(length);
-            match item {
-                Some(item) => list.push(item),
+            let known = self.0.len();
+            match items.next_element_seed(Tree(self.0))? {
+                Some(item) => {
+                    Self::prefix(&mut self.0[known..], format_args!("[{}]", list.len()));
+                    list.push(item);
+                }
                 None => return Ok(Value::Array(list)),
             }
         }
@@ -132,16 +139,66 @@ impl<'de> Visitor<'de> for Tree<'_> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
-        while let Some(key) = entries.next_key::<String>()? {
-            let dot = if self.context.path.is_empty() { "" } else { "." };
-            let length = self.context.enter(format_args!("{dot}{key}"));
-            let value = entries.next_value_seed(Tree { context: self.context })?;
-            if map.insert(key, value).is_some() && self.context.duplicates.len() < MAX_DUPLICATES {
-                self.context.duplicates.push(self.context.path.clone());
+        while let Some(Key(key)) = entries.next_key()? {
+            let known = self.0.len();
+            let value = entries.next_value_seed(Tree(self.0))?;
+            Self::prefix(&mut self.0[known..], format_args!("{key}"));
+            match map.entry(key) {
+                Entry::Vacant(place) => {
+                    place.insert(value);
+                }
+                Entry::Occupied(mut place) => {
+                    if self.0.len() < MAX_DUPLICATES {
+                        self.0.push(place.key().clone());
+                    }
+                    place.insert(value);
+                }
             }
-            self.context.leave(length);
         }
         Ok(Value::Object(map))
+    }
+}
+
+/// A key, which YAML lets be a number or a truth value.
+struct Key(String);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(KeyVisitor)
+    }
+}
+
+struct KeyVisitor;
+
+impl Visitor<'_> for KeyVisitor {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a key that is a string")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Key, E> {
+        Ok(Key(value.to_string()))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Key, E> {
+        Ok(Key(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Key, E> {
+        Ok(Key(value))
     }
 }
 
@@ -154,36 +211,150 @@ mod tests {
 
     #[test]
     fn duplicate_keys_are_told_with_their_paths() {
-        let decoded = json(br#"{"a": 1, "a": 2, "b": [{"c": 1, "c": 3}]}"#).unwrap();
-        assert_eq!(decoded.value, json!({"a": 2, "b": [{"c": 3}]}));
-        assert_eq!(decoded.duplicates, ["a", "b[0].c"]);
+        for (text, value, duplicates) in [
+            (
+                r#"{"a": 1, "a": 2, "b": [{"c": 1, "c": 3}]}"#,
+                json!({"a": 2, "b": [{"c": 3}]}),
+                vec!["a", "b[0].c"],
+            ),
+            (
+                r#"{"x": {"y": [[], [{"z": 1, "z": 1}]], "w": {"v": 1, "v": 2}}, "x": 0}"#,
+                json!({"x": 0}),
+                vec!["x.y[1][0].z", "x.w.v", "x"],
+            ),
+            (r#"[{"a": 1}, {"a": 1}]"#, json!([{"a": 1}, {"a": 1}]), vec![]),
+        ] {
+            for decoded in [json(text.as_bytes()).unwrap(), yaml(text.as_bytes()).unwrap()] {
+                assert_eq!(
+                    decoded,
+                    Decoded { value: value.clone(), duplicates: owned(&duplicates) }
+                );
+            }
+        }
+        let decoded = yaml(b"spec:\n  replicas: 1\n  replicas: 2\n").unwrap();
+        assert_eq!(decoded.value, json!({"spec": {"replicas": 2}}));
+        assert_eq!(decoded.duplicates, ["spec.replicas"]);
+    }
+
+    fn owned(texts: &[&str]) -> Vec<String> {
+        texts.iter().map(|text| (*text).to_owned()).collect()
     }
 
     #[test]
+    fn only_so_many_duplicates_are_told() {
+        let text = format!("{{{}\"a\":1}}", "\"a\":1,".repeat(10_000));
+        assert_eq!(json(text.as_bytes()).unwrap().duplicates.len(), MAX_DUPLICATES);
+    }
+
+    /// The right-hand side is what `sigs.k8s.io/yaml` makes of the left.
+    #[test]
     fn yaml_is_read_as_kubernetes_reads_it() {
-        let decoded = yaml(b"mode: 0644\nyes: 'yes'\nlist:\n- a\n").unwrap();
-        assert_eq!(
-            decoded.value,
-            json!({"mode": 420, "true": "yes", "list": ["a"]})
-                .as_object()
-                .map_or(json!(null), |_| decoded.value.clone())
-        );
-        assert_eq!(decoded.value["mode"], 420);
-        assert_eq!(yaml(br#"{"a": 1, "a": 2}"#).unwrap().duplicates, ["a"]);
+        for (text, value) in [
+            ("mode: 0644", json!({"mode": 420})),
+            ("mode: 0o17", json!({"mode": 15})),
+            ("mode: 08", json!({"mode": 8})),
+            ("a: 0x1F", json!({"a": 31})),
+            ("a: 0b11", json!({"a": 3})),
+            ("a: +1", json!({"a": 1})),
+            ("a: 1_000", json!({"a": 1000})),
+            ("a: 1e3", json!({"a": 1000})),
+            ("a: 1.0", json!({"a": 1})),
+            ("a: .5", json!({"a": 0.5})),
+            ("a: '1'", json!({"a": "1"})),
+            ("a: !!str 1", json!({"a": "1"})),
+            ("a: 12:30", json!({"a": "12:30"})),
+            ("a: 2001-01-01", json!({"a": "2001-01-01"})),
+            ("a: yes", json!({"a": true})),
+            ("a: NO", json!({"a": false})),
+            ("a: ~", json!({"a": null})),
+            ("a: |\n  b\n", json!({"a": "b\n"})),
+            ("yes: 1", json!({"true": 1})),
+            ("'yes': 1", json!({"yes": 1})),
+            ("1: x", json!({"1": "x"})),
+            ("1.5: x", json!({"1.5": "x"})),
+            ("{a: b}", json!({"a": "b"})),
+            ("a: &x 1\nb: *x", json!({"a": 1, "b": 1})),
+            ("a:\n- b\n- c: 1", json!({"a": ["b", {"c": 1}]})),
+        ] {
+            assert_eq!(yaml(text.as_bytes()).unwrap().value, value, "{text}");
+        }
+        for text in ["a: b: c", "a: [", "null: 1", "? [a]\n: b", "a: .inf"] {
+            assert!(yaml(text.as_bytes()).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn aliases_do_not_expand_without_end() {
+        let mut text = String::from("a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n");
+        for level in 1..12 {
+            let refs = vec![format!("*a{}", level - 1); 10].join(", ");
+            text += &format!("a{level}: &a{level} [{refs}]\n");
+        }
+        assert!(yaml(text.as_bytes()).is_err());
     }
 
     #[test]
     fn a_document_that_nests_without_end_is_refused() {
         assert!(json("[".repeat(100_000).as_bytes()).is_err());
+        assert!(json(r#"{"a":"#.repeat(100_000).as_bytes()).is_err());
         assert!(yaml(format!("a: {}", "[".repeat(100_000)).as_bytes()).is_err());
+        assert!(yaml("- ".repeat(100_000).as_bytes()).is_err());
         assert!(json(b"{} x").is_err());
+    }
+
+    fn any_tree() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (-1e9..1e9).prop_filter("whole", |f: &f64| f.fract() != 0.0).prop_map(Value::from),
+            ".{0,12}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(5, 48, 6, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..5).prop_map(Value::from),
+                proptest::collection::btree_map(".{0,8}", inner, 0..5)
+                    .prop_map(|map| Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    /// As `visit_f64` has it.
+    fn whole(value: Value) -> Value {
+        match value {
+            Value::Number(number) if number.is_f64() => match number.as_f64() {
+                Some(float) if float.fract() == 0.0 && float.abs() < 9e18 => json!(float as i64),
+                _ => Value::Number(number),
+            },
+            Value::Array(items) => items.into_iter().map(whole).collect(),
+            Value::Object(map) => map.into_iter().map(|(key, value)| (key, whole(value))).collect(),
+            other => other,
+        }
     }
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_as_serde_json_reads_them(bytes in proptest::collection::vec(proptest::sample::select(b"{}[]\",:01ae- ntrufls".to_vec()), 0..40)) {
+        fn any_bytes_are_read_as_serde_json_reads_them(
+            bytes in proptest::collection::vec(proptest::sample::select(b"{}[]\",:01ae- ntrufls.".to_vec()), 0..40),
+        ) {
             let ours = json(&bytes).ok().map(|decoded| decoded.value);
-            prop_assert_eq!(ours, serde_json::from_slice::<Value>(&bytes).ok());
+            prop_assert_eq!(ours, serde_json::from_slice::<Value>(&bytes).ok().map(whole));
+        }
+
+        #[test]
+        fn any_tree_comes_back_as_it_was(value in any_tree(), pretty in any::<bool>()) {
+            let bytes = if pretty { serde_json::to_vec_pretty(&value) } else { serde_json::to_vec(&value) }.unwrap();
+            prop_assert_eq!(json(&bytes).unwrap(), Decoded { value, duplicates: Vec::new() });
+        }
+
+        #[test]
+        fn no_bytes_make_yaml_panic(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
+            let _read = yaml(&bytes);
+        }
+
+        #[test]
+        fn no_text_makes_yaml_panic(text in "[-a-c0-9:{}\\[\\],&*!|>'\"#%@~?. \n\t]{0,64}") {
+            let _read = yaml(text.as_bytes());
         }
     }
 }
