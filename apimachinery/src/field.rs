@@ -169,6 +169,18 @@ impl fmt::Display for Error {
     }
 }
 
+/// One text of several errors, each told once: `a`, or `[a, b]`.
+pub fn aggregate(errors: &[Error]) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    for error in errors {
+        let text = error.to_string();
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

@@ -155,15 +155,7 @@ impl Status {
 
     /// 422 with every wrong field.
     pub fn invalid(kind: &GroupKind, name: &str, errors: &[field::Error]) -> Self {
-        let mut texts: Vec<String> = Vec::new();
-        for error in errors {
-            let text = error.to_string();
-            if !texts.contains(&text) {
-                texts.push(text);
-            }
-        }
-        let list =
-            if texts.len() == 1 { texts.remove(0) } else { format!("[{}]", texts.join(", ")) };
+        let list = field::aggregate(errors);
         let subject =
             if kind.kind.is_empty() { format!(" {name:?}") } else { format!("{kind} {name:?}") };
         let mut status = Self::failure(422, "Invalid", format!("{subject} is invalid: {list}"));
