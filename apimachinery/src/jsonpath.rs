@@ -1,4 +1,5 @@
-//! The JSON paths of printer columns: `.spec.x`, `['a.b']`, `[0]`, `[*]`, `[?(@.type=='Ready')]`.
+//! The JSON paths of printer columns: `.spec.x`, `['a.b']`, `[0]`, `[-1]`, `[0:2]`, `[*]`, `[?(@.type=='Ready')]`,
+//! `[?(@.type!='Ready')]`, `[?(@.reason)]`.
 
 use serde_json::Value;
 
@@ -6,9 +7,22 @@ use serde_json::Value;
 #[derive(Clone, Debug, PartialEq)]
 enum Step {
     Field(String),
-    Index(usize),
+    /// From the end if negative.
+    Index(i64),
+    Slice(Option<i64>, Option<i64>),
     All,
-    Where { field: Vec<String>, value: String },
+    Where {
+        field: Vec<String>,
+        test: Test,
+    },
+}
+
+/// What a filter asks of a field.
+#[derive(Clone, Debug, PartialEq)]
+enum Test {
+    Exists,
+    Equal(String),
+    NotEqual(String),
 }
 
 /// A parsed path.
@@ -74,28 +88,51 @@ impl JsonPath {
 
 impl Step {
     fn down<'a>(&self, value: &'a Value) -> Vec<&'a Value> {
+        let items = value.as_array().map_or(&[][..], Vec::as_slice);
         match self {
             Step::Field(name) => value.get(name).into_iter().collect(),
-            Step::Index(index) => value.get(index).into_iter().collect(),
-            Step::All => match value {
-                Value::Array(items) => items.iter().collect(),
-                Value::Object(map) => map.values().collect(),
-                _ => Vec::new(),
-            },
-            Step::Where { field, value: wanted } => value
-                .as_array()
+            Step::Index(index) => from_start(*index, items.len())
+                .and_then(|index| items.get(index))
                 .into_iter()
-                .flatten()
-                .filter(|item| {
-                    let found = field.iter().try_fold(*item, |item, name| item.get(name));
-                    found.is_some_and(|found| match found {
-                        Value::String(text) => text == wanted,
-                        Value::Bool(value) => wanted == if *value { "true" } else { "false" },
-                        Value::Number(number) => number.to_string() == *wanted,
-                        _ => false,
-                    })
-                })
                 .collect(),
+            Step::Slice(start, end) => {
+                let start = start.map_or(Some(0), |start| from_start(start, items.len()));
+                let end = end.map_or(Some(items.len()), |end| from_start(end, items.len()));
+                let range = start.zip(end).map(|(start, end)| start..end);
+                range.and_then(|range| items.get(range)).unwrap_or_default().iter().collect()
+            }
+            Step::All => match value {
+                Value::Object(map) => map.values().collect(),
+                _ => items.iter().collect(),
+            },
+            Step::Where { field, test } => {
+                let holds = |item: &&Value| {
+                    let found = field.iter().try_fold(*item, |item, name| item.get(name));
+                    found.is_some_and(|found| test.holds(found))
+                };
+                items.iter().filter(holds).collect()
+            }
+        }
+    }
+}
+
+fn from_start(index: i64, length: usize) -> Option<usize> {
+    let length = i64::try_from(length).ok()?;
+    usize::try_from(if index < 0 { index.checked_add(length)? } else { index }).ok()
+}
+
+impl Test {
+    fn holds(&self, found: &Value) -> bool {
+        let is = |wanted: &str| match found {
+            Value::String(text) => text == wanted,
+            Value::Bool(value) => wanted == if *value { "true" } else { "false" },
+            Value::Number(number) => number.to_string() == *wanted,
+            _ => false,
+        };
+        match self {
+            Test::Exists => true,
+            Test::Equal(wanted) => is(wanted),
+            Test::NotEqual(wanted) => !is(wanted),
         }
     }
 }
@@ -114,8 +151,9 @@ fn closing(text: &str) -> Option<usize> {
 }
 
 fn unquoted(text: &str) -> Option<&str> {
-    let text = text.trim();
-    ['\'', '"'].iter().find_map(|quote| text.strip_prefix(*quote)?.strip_suffix(*quote))
+    ['\'', '"'].into_iter().find_map(|quote| {
+        text.strip_prefix(quote)?.strip_suffix(quote).filter(|inner| !inner.contains(quote))
+    })
 }
 
 fn bracket(text: &str) -> Option<Step> {
@@ -126,16 +164,48 @@ fn bracket(text: &str) -> Option<Step> {
         return Some(Step::Field(name.to_owned()));
     }
     if let Some(condition) = text.strip_prefix("?(").and_then(|text| text.strip_suffix(')')) {
-        let (path, value) = condition.split_once("==")?;
-        let field = path.trim().strip_prefix("@.")?.split('.').map(str::to_owned).collect();
-        let value = unquoted(value).unwrap_or_else(|| value.trim()).to_owned();
-        return Some(Step::Where { field, value });
+        return filter(condition);
     }
-    text.parse().ok().map(Step::Index)
+    match text.split_once(':') {
+        Some((start, end)) => Some(Step::Slice(bound(start)?, bound(end)?)),
+        None => text.parse().ok().map(Step::Index),
+    }
+}
+
+/// An end of a slice, which may be left out.
+fn bound(text: &str) -> Option<Option<i64>> {
+    if text.is_empty() { Some(None) } else { text.parse().ok().map(Some) }
+}
+
+fn filter(condition: &str) -> Option<Step> {
+    let (path, test) = if let Some((path, value)) = condition.split_once("!=") {
+        (path, Test::NotEqual(literal(value)?))
+    } else if let Some((path, value)) = condition.split_once("==") {
+        (path, Test::Equal(literal(value)?))
+    } else {
+        (condition, Test::Exists)
+    };
+    let field: Vec<String> =
+        path.trim().strip_prefix("@.")?.split('.').map(str::to_owned).collect();
+    let plain = |name: &String| {
+        !name.is_empty()
+            && name.chars().all(|c| c.is_alphanumeric() || matches!(c, '-' | '_' | '/'))
+    };
+    field.iter().all(plain).then_some(Step::Where { field, test })
+}
+
+/// A quoted text, or a number or truth value as it is written.
+fn literal(text: &str) -> Option<String> {
+    let text = text.trim();
+    let bare = |text: &&str| {
+        !text.is_empty() && text.chars().all(|c| c.is_alphanumeric() || "+-.".contains(c))
+    };
+    unquoted(text).or_else(|| Some(text).filter(bare)).map(str::to_owned)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -144,24 +214,72 @@ mod tests {
     fn paths_lead_where_kubectl_takes_them() {
         let object = json!({
             "metadata": {"annotations": {"a.b/c": "x"}},
-            "status": {"conditions": [{"type": "Ready", "status": "True"}, {"type": "Offline", "status": "False"}]},
-            "spec": {"ports": [{"port": 80}, {"port": 443}]},
+            "status": {"conditions": [
+                {"type": "Ready", "status": "True", "age": 1},
+                {"type": "Offline", "status": "False", "ok": true},
+            ]},
+            "spec": {"ports": [{"port": 80}, {"port": 443}, {"port": 8080}], "none": null, "text": "t"},
         });
         for (path, wanted) in [
             (".status.conditions[?(@.type=='Ready')].status", json!(["True"])),
             (".status.conditions[?(@.type==\"Offline\")].status", json!(["False"])),
-            (".spec.ports[*].port", json!([80, 443])),
+            (".status.conditions[?( @.type == 'Ready' )].status", json!(["True"])),
+            (".status.conditions[?(@.type!='Ready')].status", json!(["False"])),
+            (".status.conditions[?(@.ok==true)].type", json!(["Offline"])),
+            (".status.conditions[?(@.age==1)].type", json!(["Ready"])),
+            (".status.conditions[?(@.age)].type", json!(["Ready"])),
+            (".spec.ports[*].port", json!([80, 443, 8080])),
             (".spec.ports[1].port", json!([443])),
+            (".spec.ports[-1].port", json!([8080])),
+            (".spec.ports[-1:].port", json!([8080])),
+            (".spec.ports[0:2].port", json!([80, 443])),
+            (".spec.ports[:1].port", json!([80])),
+            (".spec.ports[2:1].port", json!([])),
+            (".spec.ports[1:9].port", json!([])),
+            (".spec.ports[-9].port", json!([])),
+            (".spec.ports[9].port", json!([])),
+            ("{.spec.ports[0].port}", json!([80])),
+            ("$.spec.text", json!(["t"])),
+            (".spec.text.deeper", json!([])),
+            (".spec.text[0]", json!([])),
+            (".spec.none", json!([null])),
             (".metadata.annotations['a.b/c']", json!(["x"])),
             (r".metadata.annotations.a\.b/c", json!(["x"])),
+            (".metadata.*", json!([{"a.b/c": "x"}])),
             (".spec.nothing.here", json!([])),
         ] {
             let found: Vec<Value> =
                 JsonPath::parse(path).unwrap().find(&object).into_iter().cloned().collect();
             assert_eq!(Value::Array(found), wanted, "{path}");
         }
-        for path in ["spec", ".a[", ".a[x]", "..a"] {
+        for path in [
+            "spec",
+            ".a[",
+            ".a[x]",
+            "..a",
+            ".a[]",
+            ".a[ 0 ]",
+            "]",
+            ".a['",
+            ".a[?(",
+            ".a[?(@.b='c')]",
+            ".a[?(@.b=='c'||@.b=='d')]",
+            ".a[?(b)]",
+            ".a[0:x]",
+            ".a[0:1:2]",
+            ".a[99999999999999999999]",
+        ] {
             assert!(JsonPath::parse(path).is_err(), "{path}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_path_panics(text in "[-.a-c\\[\\]0-9:*?()@=!'\"{}$\\\\ é]{0,24}") {
+            if let Ok(path) = JsonPath::parse(&text) {
+                let object = json!({"a": [{"b": 1}, [], "x"], "b": {"c": [1, 2]}, "": {"": 0}});
+                prop_assert!(path.find(&object).len() < 100);
+            }
         }
     }
 }

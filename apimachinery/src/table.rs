@@ -177,11 +177,15 @@ fn cell(column: &Column, object: &Value, now: Timestamp) -> Value {
         };
     };
     match column.type_.as_str() {
-        "date" => match first.as_str().and_then(time::parse) {
-            Some(then) => json!(time::human_age(now.as_second() - then.as_second())),
+        "date" => match first.as_str().map(time::parse) {
+            Some(Some(then)) => json!(time::human_age(now.as_second() - then.as_second())),
+            Some(None) => json!("<invalid>"),
             None => json!("<unknown>"),
         },
-        "integer" => first.as_i64().map_or(Value::Null, Value::from),
+        "integer" => {
+            let whole = || first.as_f64().map(|number| number as i64);
+            first.as_i64().or_else(whole).map_or(Value::Null, Value::from)
+        }
         "number" => first.as_f64().map_or(Value::Null, Value::from),
         "boolean" => first.as_bool().map_or(Value::Null, Value::from),
         _ => {
@@ -208,18 +212,39 @@ mod tests {
         let now: Timestamp = "2024-03-21T00:10:00Z".parse().unwrap();
         let object = json!({
             "metadata": {"creationTimestamp": "2024-03-21T00:00:00Z"},
-            "spec": {"replicas": 3, "names": ["a", "b"]},
+            "spec": {"replicas": 3, "share": 1.5, "names": ["a", "b"], "paused": false, "map": {"k": 1}, "none": null},
         });
-        let columns = [
-            Column::new("Replicas", "integer", ".spec.replicas", 0),
-            Column::new("Names", "string", ".spec.names[*]", 0),
-            Column::new("Ready", "string", ".status.ready", 0),
-            Column::age(),
-        ];
-        assert_eq!(
-            cells(&columns, &object, now),
-            [json!(3), json!("a,b"), json!(""), json!("10m")]
-        );
+        for (type_, path, wanted) in [
+            ("integer", ".spec.replicas", json!(3)),
+            ("integer", ".spec.share", json!(1)),
+            ("integer", ".spec.paused", Value::Null),
+            ("integer", ".spec.missing", Value::Null),
+            ("number", ".spec.share", json!(1.5)),
+            ("number", ".spec.replicas", json!(3.0)),
+            ("boolean", ".spec.paused", json!(false)),
+            ("boolean", ".spec.replicas", Value::Null),
+            ("string", ".spec.names[*]", json!("a,b")),
+            ("string", ".spec.replicas", json!("3")),
+            ("string", ".spec.map", json!(r#"{"k":1}"#)),
+            ("string", ".spec.none", json!("")),
+            ("string", ".spec.missing", json!("")),
+            ("date", ".metadata.creationTimestamp", json!("10m")),
+            ("date", ".spec.names[0]", json!("<invalid>")),
+            ("date", ".spec.replicas", json!("<unknown>")),
+            ("date", ".spec.missing", json!("<unknown>")),
+        ] {
+            let columns = [Column::new("X", type_, path, 0)];
+            assert_eq!(cells(&columns, &object, now), [wanted], "{type_} {path}");
+        }
+    }
+
+    #[test]
+    fn a_head_names_the_object_before_the_columns() {
+        let head = column_definitions(&[Column::new("Ready", "string", ".status.ready", 1)]);
+        assert_eq!(head[0]["name"], "Name");
+        assert_eq!(head[0]["format"], "name");
+        assert_eq!((&head[1]["name"], &head[1]["priority"]), (&json!("Ready"), &json!(1)));
+        assert!(Column::parse("X", "string", "no path", 0).is_err());
     }
 
     #[test]
