@@ -10,7 +10,7 @@ use aws_lc_rs::digest;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use kubefed_apimachinery::definition::Definition;
 use kubefed_apimachinery::gvk::GroupVersion;
 use kubefed_apimachinery::status::Status;
@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 
 use crate::body::Body;
 use crate::registry::{Catalog, Route};
+use crate::render;
 use crate::virtuals::{self, Virtual};
 
 const AGGREGATED_TYPE: &str =
@@ -38,7 +39,7 @@ pub struct Documents {
 
 struct Tagged {
     body: Bytes,
-    etag: String,
+    etag: HeaderValue,
 }
 
 /// Everything that one version of a group serves.
@@ -118,35 +119,16 @@ impl Documents {
             return Some(document.answer(headers));
         }
         let body = self.legacy.get(path)?;
-        Some(answer(StatusCode::OK, "application/json", body.clone()))
+        Some(render::bytes_response(body.clone(), "application/json", StatusCode::OK))
     }
 }
 
 impl Tagged {
     fn answer(&self, headers: &HeaderMap) -> Response<Body> {
-        let unchanged = headers
-            .get(header::IF_NONE_MATCH)
-            .is_some_and(|tag| tag.as_bytes() == self.etag.as_bytes());
-        let mut response = if unchanged {
-            answer(StatusCode::NOT_MODIFIED, AGGREGATED_TYPE, Bytes::new())
-        } else {
-            answer(StatusCode::OK, AGGREGATED_TYPE, self.body.clone())
-        };
-        let headers = response.headers_mut();
-        headers.insert(header::ETAG, self.etag.parse().expect("hexadecimal digits in quotes"));
-        headers.insert(header::VARY, header::HeaderValue::from_static("Accept"));
-        headers.insert(header::CACHE_CONTROL, header::HeaderValue::from_static("public"));
+        let mut response = render::tagged(self.body.clone(), AGGREGATED_TYPE, &self.etag, headers);
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("public"));
         response
     }
-}
-
-fn answer(status: StatusCode, content_type: &'static str, body: Bytes) -> Response<Body> {
-    let mut response = Response::new(Body::from(body));
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
-    response
 }
 
 /// Whether some clause of `Accept` is the aggregated form. The parameters come in any order.
@@ -189,8 +171,13 @@ fn tagged(groups: Vec<Value>) -> Tagged {
         "metadata": {},
         "items": groups,
     }));
-    let etag = format!("\"{}\"", sha512_hex(&body));
+    let etag = tag(&sha512_hex(&body));
     Tagged { body, etag }
+}
+
+/// The entity tag of a hash.
+pub(crate) fn tag(hash: &str) -> HeaderValue {
+    HeaderValue::try_from(format!("\"{hash}\"")).expect("hexadecimal digits in quotes")
 }
 
 /// The upper-case hexadecimal SHA-512 that Kubernetes tags its documents with.

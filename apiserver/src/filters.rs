@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use futures::FutureExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
 use kubefed_apimachinery::status::Status;
 use kubefed_apimachinery::{duration, fields};
 use tokio::sync::Semaphore;
@@ -25,6 +25,7 @@ use crate::request::RequestInfo;
 use crate::user::{MASTERS, UserInfo};
 
 pub mod body;
+mod gzip;
 mod impersonation;
 mod warnings;
 
@@ -115,6 +116,8 @@ async fn outermost(
     request.extensions_mut().insert(warnings.clone());
     request.extensions_mut().insert(info.clone());
 
+    let reads = !info.is_mutating() && !info.is_long_running();
+    let takes_gzip = request.method() != Method::HEAD && gzip::is_accepted(request.headers());
     let _in_flight = filters.metrics.in_flight(info.is_mutating());
     let response = match answer(request, next, &info, &query).await {
         Ok(response) => response,
@@ -137,6 +140,7 @@ async fn outermost(
         Some(entry) => entry.answered(response, info.is_long_running()).await,
         None => response,
     };
+    let response = if reads { gzip::encode(response, takes_gzip).await } else { response };
     finish(response, &audit_id, &warnings)
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 
 use crate::body::Body;
 use crate::builtin;
-use crate::discovery::sha512_hex;
+use crate::discovery::{sha512_hex, tag};
 use crate::registry::{Catalog, Route};
 use crate::render;
 
@@ -44,20 +44,7 @@ impl Document {
     }
 
     fn answer(&self, headers: &HeaderMap) -> Response<Body> {
-        let tag = format!("\"{}\"", self.hash);
-        let unchanged = headers
-            .get(header::IF_NONE_MATCH)
-            .is_some_and(|given| given.as_bytes() == tag.as_bytes());
-        let (body, code) = if unchanged {
-            (Bytes::new(), StatusCode::NOT_MODIFIED)
-        } else {
-            (self.body.clone(), StatusCode::OK)
-        };
-        let mut response = render::bytes_response(body, "application/json", code);
-        let headers = response.headers_mut();
-        headers.insert(header::ETAG, tag.parse().expect("hexadecimal digits in quotes"));
-        headers.insert(header::VARY, HeaderValue::from_static("Accept"));
-        response
+        render::tagged(self.body.clone(), "application/json", &tag(&self.hash), headers)
     }
 }
 

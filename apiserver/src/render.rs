@@ -1,7 +1,7 @@
 //! From results to responses. The only place where a [`Status`] becomes bytes.
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use kubefed_apimachinery::status::Status;
 use serde_json::Value;
 
@@ -50,6 +50,35 @@ pub(crate) fn bytes_response(
     response
 }
 
+/// A document with its tag, or 304 if the client has it already.
+pub(crate) fn tagged(
+    body: Bytes,
+    content_type: &'static str,
+    tag: &HeaderValue,
+    headers: &HeaderMap,
+) -> Response<Body> {
+    let known = known_as(tag, headers);
+    let (body, code) = match known {
+        Some(_) => (Bytes::new(), StatusCode::NOT_MODIFIED),
+        None => (body, StatusCode::OK),
+    };
+    let mut response = bytes_response(body, content_type, code);
+    let headers = response.headers_mut();
+    headers.insert(header::ETAG, known.unwrap_or_else(|| tag.clone()));
+    headers.insert(header::VARY, HeaderValue::from_static("Accept"));
+    response
+}
+
+/// The tag of `If-None-Match` that means `tag`, as the client has it: a compressed document's is weak.
+fn known_as(tag: &HeaderValue, headers: &HeaderMap) -> Option<HeaderValue> {
+    let given = headers.get_all(header::IF_NONE_MATCH).iter();
+    let given = given.filter_map(|given| given.to_str().ok()).flat_map(|given| given.split(','));
+    let mut same = given
+        .map(str::trim)
+        .filter(|given| given.strip_prefix("W/").unwrap_or(given).as_bytes() == tag.as_bytes());
+    same.next().and_then(|given| HeaderValue::from_str(given).ok())
+}
+
 /// A tree as the bytes of `media`, ending in a newline.
 pub(crate) fn encode(value: &Value, media: Media) -> Bytes {
     let text = match (media.format, media.pretty) {
@@ -62,4 +91,27 @@ pub(crate) fn encode(value: &Value, media: Media) -> Bytes {
         bytes.push(b'\n');
     }
     bytes.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_is_known_by_its_tag_weak_or_strong() {
+        let tag = HeaderValue::from_static("\"AB\"");
+        for (given, wanted) in [
+            ("\"AB\"", Some("\"AB\"")),
+            ("W/\"AB\"", Some("W/\"AB\"")),
+            ("\"CD\", W/\"AB\"", Some("W/\"AB\"")),
+            ("\"ABC\"", None),
+            ("AB", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::IF_NONE_MATCH, given.parse().unwrap());
+            let known = known_as(&tag, &headers);
+            assert_eq!(known.as_ref().map(|tag| tag.to_str().unwrap()), wanted, "{given}");
+        }
+        assert_eq!(known_as(&tag, &HeaderMap::new()), None);
+    }
 }
