@@ -32,6 +32,16 @@ const NUMBERS: &[(&str, &str, i64)] = &[
     ("statusController", "maxConcurrentReconciles", 1),
 ];
 
+/// The config that holds while there is none: nobody writes it, so the first one that a user makes says what it likes.
+pub fn default_config(namespace: &str) -> Value {
+    let mut config = json!({
+        "apiVersion": format!("{CORE_GROUP}/v1beta1"), "kind": "KubeFedConfig",
+        "metadata": {"name": NAME, "namespace": namespace}, "spec": {"scope": "Cluster"},
+    });
+    defaults(&mut config);
+    config
+}
+
 /// The kind.
 pub fn definition() -> Definition {
     Kind {

@@ -41,7 +41,10 @@ pub(crate) struct Control {
     pub(crate) host: Client,
     /// The namespace of the control plane.
     pub(crate) namespace: String,
-    /// The KubeFedConfig.
+    /// Whether the federation reaches only the namespace of the control plane. What the KubeFedConfig said when this
+    /// process began to lead: what is in the members was placed by that.
+    pub(crate) is_namespaced: bool,
+    /// The KubeFedConfig, or the defaults while there is none.
     pub(crate) config: watch::Receiver<Arc<Value>>,
     pub(crate) clusters: Cache<Value>,
     /// The members as they are joined now.

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use kubefed_api::SYNC_FINALIZER;
 use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
 use kubefed_api::propagatedversion::Versions;
 use kubefed_api::status::ClusterStatus;
-use kubefed_api::{SYNC_FINALIZER, kubefedconfig};
 use kubefed_apimachinery::meta;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
@@ -286,7 +286,7 @@ impl Sync {
         if self.is_placed_by_namespace() {
             if self.control.namespaces_federated.load(Ordering::Acquire) {
                 self.control.namespaces.wait_filled().await;
-            } else if !kubefedconfig::is_namespaced(&self.control.config.borrow()) {
+            } else if !self.control.is_namespaced {
                 // Where the namespace is cannot be known any longer: this sync is about to be stopped.
                 return Ok(());
             }

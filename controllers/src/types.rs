@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kubefed_api::federatedtypeconfig::{ApiResource, FederatedTypeConfig, NAMESPACES};
-use kubefed_api::kubefedconfig;
 use kubefed_apimachinery::meta;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -144,7 +143,7 @@ fn follow_namespaces(
 }
 
 fn reconcile(control: &Arc<Control>, running: &mut Running, key: &Key, config: Option<&Value>) {
-    let is_namespaced = kubefedconfig::is_namespaced(&control.config.borrow());
+    let is_namespaced = control.is_namespaced;
     let wanted = config.and_then(wanted).filter(|wanted| {
         let reaches = wanted.target.is_namespaced() || !is_namespaced;
         wanted.propagation && reaches

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 use kube::config::Kubeconfig;
-use kubefed_api::SYSTEM_NAMESPACE;
+use kubefed_api::{SYSTEM_NAMESPACE, kubefedconfig};
 use serde_json::{Value, json};
 
 use crate::rest::{self, Cluster, Error};
@@ -104,19 +104,7 @@ pub(crate) async fn join_in(config: Kubeconfig, options: &JoinOptions) -> anyhow
     let name = &options.cluster_name;
     let ends = ends(name, &options.host, config).await?;
     let namespace = &ends.namespace;
-    let config = ends
-        .host
-        .get(&format!(
-            "/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedconfigs/kubefed"
-        ))
-        .await;
-    let namespaced = match config {
-        Ok(config) => kubefed_api::kubefedconfig::is_namespaced(&config),
-        Err(error) if error.code == 404 => bail!(
-            "A KubeFedConfig named \"kubefed\" was not found in namespace {namespace:?}: is the federation running?"
-        ),
-        Err(error) => return Err(error).context("the federation"),
-    };
+    let namespaced = is_namespaced(&ends).await?;
     let member = Cluster::connect(&ends.config, &ends.context).await?;
     let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
     let joined = member
@@ -141,6 +129,24 @@ pub(crate) async fn join_in(config: Kubeconfig, options: &JoinOptions) -> anyhow
     tracing::info!("Registering cluster {name:?} with the federation");
     register(&ends, options, &member, &token, ca).await.context("the federation")?;
     Ok(())
+}
+
+/// Whether the federation reaches only the namespace of its control plane.
+async fn is_namespaced(ends: &Ends) -> anyhow::Result<bool> {
+    let namespace = &ends.namespace;
+    let path =
+        format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedconfigs/kubefed");
+    if let Some(config) = ends.host.find(&path).await.context("the federation")? {
+        return Ok(kubefedconfig::is_namespaced(&config));
+    }
+    // The defaults hold then, but not for whoever has mistaken the namespace.
+    let home = ends.host.find(&format!("/api/v1/namespaces/{namespace}")).await;
+    if home.context("the federation")?.is_none() {
+        bail!(
+            "the federation has no namespace {namespace:?}: name that of its control plane by --kubefed-namespace"
+        );
+    }
+    Ok(kubefedconfig::is_namespaced(&kubefedconfig::default_config(namespace)))
 }
 
 /// The objects in a member that give an account its rights: path of the collection, and object.

@@ -7,7 +7,6 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use kubefed_api::{SYSTEM_NAMESPACE, federatedtypeconfig};
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::join::{self, HostOptions, JoinOptions};
@@ -198,17 +197,11 @@ fn server(place: &Place, binary: &'static str, arguments: Vec<String>) -> Progra
     Program { name: place.name.clone(), binary, arguments, serves_in }
 }
 
-/// What a new control plane begins with.
+/// What a new control plane begins with. A KubeFedConfig is not among it: its scope could not be changed any longer.
 async fn prepare(host: &Cluster) -> anyhow::Result<()> {
     let core = format!("/apis/core.kubefed.io/v1beta1/namespaces/{SYSTEM_NAMESPACE}");
-    let config = json!({
-        "apiVersion": "core.kubefed.io/v1beta1", "kind": "KubeFedConfig",
-        "metadata": {"name": "kubefed"}, "spec": {"scope": "Cluster"},
-    });
-    let configs =
-        federatedtypeconfig::defaults().into_iter().map(|config| ("federatedtypeconfigs", config));
-    for (plural, object) in std::iter::once(("kubefedconfigs", config)).chain(configs) {
-        match host.create(&format!("{core}/{plural}"), &object).await {
+    for config in federatedtypeconfig::defaults() {
+        match host.create(&format!("{core}/federatedtypeconfigs"), &config).await {
             Err(error) if error.code != 409 => return Err(error).context("the federation"),
             _ => {}
         }

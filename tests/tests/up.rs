@@ -1,10 +1,11 @@
 //! `kubefed up` as a user runs it: the binaries, in a directory of their own.
 
-use std::io::{BufRead as _, BufReader};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use kubefed_tests::guide;
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -52,13 +53,23 @@ impl Up {
     }
 
     fn kubectl(&self, arguments: &str) -> Output {
-        Command::new("kubectl")
+        self.kubectl_with(arguments, "")
+    }
+
+    /// The same, with something to read on its standard input.
+    fn kubectl_with(&self, arguments: &str, input: &str) -> Output {
+        let mut child = Command::new("kubectl")
             .args(arguments.split(' '))
             .arg("--cache-dir")
             .arg(self.kubeconfig.with_file_name("cache"))
             .env("KUBECONFIG", &self.kubeconfig)
-            .output()
-            .expect("kubectl is on the PATH")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl is on the PATH");
+        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("kubectl reads");
+        child.wait_with_output().expect("kubectl ends")
     }
 
     fn check(&self) -> Output {
@@ -146,4 +157,54 @@ fn a_federation_heals_and_keeps_its_data() {
     assert!(down.status.success(), "{}", text(&down));
     assert!(began.elapsed() < Duration::from_secs(10), "down took {:?}", began.elapsed());
     assert!(!up.check().status.success());
+}
+
+const FEDERATED_NAMESPACE: &str = r#"
+apiVersion: types.kubefed.io/v1beta1
+kind: FederatedNamespace
+metadata: {name: test-namespace, namespace: test-namespace}
+spec:
+  template: {}
+  placement: {clusterSelector: {}}
+"#;
+
+#[test]
+fn the_guide_is_followed_on_a_running_federation() {
+    let dir = TempDir::new().expect("a directory");
+    let up = Up::start(dir.path());
+    let absent = text(&up.kubectl("get kubefedconfigs -A"));
+    assert!(absent.contains("No resources found"), "{absent}");
+    let checked = succeeds("check", || up.check());
+    assert!(checked.contains("the defaults hold, scope Cluster"), "{checked}");
+    succeeds("the namespace", || up.kubectl("create namespace test-namespace"));
+
+    // In the order of the guide: what section 4 places is looked at before section 6 divides it anew.
+    for sections in [&["2.2", "4.1", "4.2"][..], &["5.1", "5.2", "6.1", "6.2"]] {
+        for section in sections {
+            let output = up.kubectl_with("apply --validate=strict -f -", &guide(section));
+            assert!(output.status.success(), "{section}: {}", text(&output));
+        }
+        if sections.contains(&"4.2") {
+            succeeds("the namespace is federated", || {
+                up.kubectl_with("apply -f -", FEDERATED_NAMESPACE)
+            });
+            for (cluster, replicas) in [("cluster1", "2"), ("cluster2", "3")] {
+                let get = "-n test-namespace get deployment test-deployment";
+                let get = format!("--context {cluster} {get} -o jsonpath={{.spec.replicas}}");
+                assert_eq!(succeeds(cluster, || up.kubectl(&get)), replicas, "{cluster}");
+            }
+        }
+    }
+    let refused = up.kubectl_with("apply --validate=strict -f -", &guide("3.1"));
+    assert!(!refused.status.success());
+    assert!(text(&refused).contains("spec.caBundle"), "{}", text(&refused));
+
+    // The scope of the guide is another than that of the defaults, which holds until a restart.
+    succeeds("the user is told so", || {
+        let events = up.kubectl("get events --field-selector reason=RestartNeeded -o name");
+        let told = !events.stdout.is_empty();
+        if told { events } else { Command::new("false").output().expect("false") }
+    });
+    let checked = succeeds("check", || up.check());
+    assert!(checked.contains("scope Namespaced"), "{checked}");
 }

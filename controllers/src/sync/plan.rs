@@ -94,7 +94,7 @@ pub(super) fn plan(
                 plan.message = format!("FederatedNamespace {namespace}: {why}");
             }
         },
-        None if kubefed_api::kubefedconfig::is_namespaced(&control.config.borrow()) => {}
+        None if control.is_namespaced => {}
         None => {
             plan.selected.clear();
             plan.reason = status::NAMESPACE_NOT_FEDERATED;

@@ -1,6 +1,7 @@
 //! The controllers: configured, and led by one.
 
 use jiff::Timestamp;
+use kubefed_api::kubefedconfig;
 use kubefed_apimachinery::time;
 use serde_json::Value;
 
@@ -11,16 +12,18 @@ pub(super) fn config(found: Result<Option<Value>, Error>, namespace: &str) -> Fi
     const CHECK: &str = "kubefedconfig";
     match found {
         Ok(Some(config)) => {
-            let scope = config["spec"]["scope"].as_str().unwrap_or("unknown");
-            Finding::ok(CHECK, format!("{namespace}/kubefed, scope {scope}"))
+            Finding::ok(CHECK, format!("{namespace}/kubefed, scope {}", scope(&config)))
         }
-        Ok(None) => Finding::fail(
-            CHECK,
-            format!("there is no KubeFedConfig \"kubefed\" in namespace {namespace}"),
-            "create it, or name the namespace of the control plane by --kubefed-namespace",
-        ),
+        Ok(None) => {
+            let scope = scope(&kubefedconfig::default_config(namespace)).to_owned();
+            Finding::ok(CHECK, format!("{namespace} has none: the defaults hold, scope {scope}"))
+        }
         Err(error) => Finding::fail(CHECK, error.to_string(), "see whether you may read it"),
     }
+}
+
+fn scope(config: &Value) -> &str {
+    config["spec"]["scope"].as_str().unwrap_or("unknown")
 }
 
 pub(super) fn leader(found: Result<Option<Value>, Error>, now: Timestamp) -> Finding {
@@ -28,7 +31,13 @@ pub(super) fn leader(found: Result<Option<Value>, Error>, now: Timestamp) -> Fin
     const REMEDY: &str = "see whether kubefed-controller-manager runs, and its log";
     let lease = match found {
         Ok(Some(lease)) => lease,
-        Ok(None) => return Finding::fail(CHECK, "no controller manager has ever led", REMEDY),
+        Ok(None) => {
+            return Finding::fail(
+                CHECK,
+                "no controller manager has ever led here",
+                "name the namespace of the control plane by --kubefed-namespace, or see whether kubefed-controller-manager runs",
+            );
+        }
         Err(error) => {
             return Finding::fail(CHECK, error.to_string(), "see whether you may read leases");
         }
