@@ -106,11 +106,16 @@ impl Client {
     /// If the certificates can't be used.
     pub fn new(access: Access) -> Result<Self, String> {
         let config = client_config(&access.tls).map_err(|error| error.to_string())?;
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        // A small frame must not wait for the answer to the frame before it: with Nagle's algorithm each hop of a
+        // propagation takes 40 ms.
+        tcp.set_nodelay(true);
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(config)
             .https_only()
             .enable_http2()
-            .build();
+            .wrap_connector(tcp);
         let http = HyperClient::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .http2_only(true)
