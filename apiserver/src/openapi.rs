@@ -19,6 +19,12 @@ use crate::registry::{Catalog, Route};
 use crate::render;
 
 mod paths;
+mod protobuf;
+
+const JSON: &str = "application/json";
+const PROTOBUF: &str = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf";
+/// What client-go asks for; `@` may not stand in a media type, so that answers have the other spelling.
+const PROTOBUF_ASKED: &str = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 const SCALE: &str = "io.k8s.api.autoscaling.v1.Scale";
@@ -29,22 +35,26 @@ pub struct OpenApi {
     versions: BTreeMap<String, OnceLock<Document>>,
     index: OnceLock<Document>,
     v2: OnceLock<Document>,
+    v2_protobuf: OnceLock<Document>,
 }
 
 struct Document {
+    content_type: &'static str,
     body: Bytes,
     hash: String,
 }
 
 impl Document {
     fn new(value: &Value) -> Self {
-        let body = Bytes::from(value.to_string());
-        let hash = sha512_hex(&body);
-        Document { body, hash }
+        Document::of(JSON, value.to_string().into())
+    }
+
+    fn of(content_type: &'static str, body: Bytes) -> Self {
+        Document { content_type, hash: sha512_hex(&body), body }
     }
 
     fn answer(&self, headers: &HeaderMap) -> Response<Body> {
-        render::tagged(self.body.clone(), "application/json", &tag(&self.hash), headers)
+        render::tagged(self.body.clone(), self.content_type, &tag(&self.hash), headers)
     }
 }
 
@@ -55,7 +65,13 @@ impl OpenApi {
             .map(|(gv, routes)| (path_of(gv), routes.values().cloned().collect()))
             .collect();
         let versions = routes.keys().map(|path| (path.clone(), OnceLock::new())).collect();
-        OpenApi { routes, versions, index: OnceLock::new(), v2: OnceLock::new() }
+        OpenApi {
+            routes,
+            versions,
+            index: OnceLock::new(),
+            v2: OnceLock::new(),
+            v2_protobuf: OnceLock::new(),
+        }
     }
 
     /// Answers a GET below `/openapi/`, or `None` where nothing is.
@@ -66,12 +82,13 @@ impl OpenApi {
         headers: &HeaderMap,
     ) -> Option<Response<Body>> {
         match path.trim_end_matches('/') {
-            "/openapi/v2" if !accepts_json(headers) => {
-                Some(render::bytes_response(Bytes::new(), "text/plain", StatusCode::NOT_ACCEPTABLE))
-            }
-            "/openapi/v2" => {
-                Some(self.v2.get_or_init(|| Document::new(&self.v2_document())).answer(headers))
-            }
+            "/openapi/v2" => Some(match v2_form(headers) {
+                Some(PROTOBUF) => self.v2_protobuf().answer(headers),
+                Some(_) => self.v2().answer(headers),
+                None => {
+                    render::bytes_response(Bytes::new(), "text/plain", StatusCode::NOT_ACCEPTABLE)
+                }
+            }),
             "/openapi/v3" => Some(
                 self.index.get_or_init(|| Document::new(&self.index_document())).answer(headers),
             ),
@@ -105,6 +122,21 @@ impl OpenApi {
         json!({"paths": index})
     }
 
+    fn v2(&self) -> &Document {
+        self.v2.get_or_init(|| Document::new(&self.v2_document()))
+    }
+
+    fn v2_protobuf(&self) -> &Document {
+        self.v2_protobuf.get_or_init(|| {
+            let document = serde_json::from_slice(&self.v2().body).unwrap_or_default();
+            let encoded = protobuf::encode(&document);
+            if !encoded.lost.is_empty() {
+                tracing::warn!(fields = ?encoded.lost, "OpenAPI v2 as protobuf lacks fields");
+            }
+            Document::of(PROTOBUF, encoded.bytes.into())
+        })
+    }
+
     fn v2_document(&self) -> Value {
         let mut all_paths = Map::new();
         let mut schemas = BTreeMap::new();
@@ -120,9 +152,25 @@ impl OpenApi {
     }
 }
 
-fn accepts_json(headers: &HeaderMap) -> bool {
+/// The content type of OpenAPI v2 that the client likes best of those there are.
+fn v2_form(headers: &HeaderMap) -> Option<&'static str> {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok()).unwrap_or("");
-    accept.is_empty() || accept.contains("application/json") || accept.contains("*/*")
+    if accept.trim().is_empty() {
+        return Some(JSON);
+    }
+    let clause = |clause: &str| {
+        let mut parts = clause.split(';').map(str::trim);
+        let form = match parts.next()? {
+            JSON | "application/*" | "*/*" => JSON,
+            PROTOBUF | PROTOBUF_ASKED => PROTOBUF,
+            _ => return None,
+        };
+        let quality = parts.find_map(|parameter| parameter.strip_prefix("q=")?.parse().ok());
+        Some((quality.unwrap_or(1.0), form)).filter(|(quality, _): &(f32, _)| *quality > 0.0)
+    };
+    let mut forms: Vec<(f32, &str)> = accept.split(',').filter_map(clause).collect();
+    forms.sort_by(|a, b| b.0.total_cmp(&a.0));
+    forms.first().map(|(_, form)| *form)
 }
 
 fn path_of(group_version: &GroupVersion) -> String {
@@ -227,6 +275,12 @@ fn as_v2(value: Value) -> Value {
                     "$ref" => {
                         v2.insert(key, v2_reference(&value));
                     }
+                    // The keys are names of fields, whatever they are called.
+                    "properties" => {
+                        let fields = value.as_object().cloned().unwrap_or_default();
+                        let fields = fields.into_iter().map(|(name, field)| (name, as_v2(field)));
+                        v2.insert(key, Value::Object(fields.collect()));
+                    }
                     _ => {
                         v2.insert(key, as_v2(value));
                     }
@@ -253,7 +307,12 @@ fn v2_reference(reference: &Value) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
+    use tokio_util::sync::CancellationToken;
+    use tokio_util::task::TaskTracker;
+
     use super::*;
+    use crate::registry::Registry;
 
     #[test]
     fn a_v2_schema_refers_to_definitions() {
@@ -262,6 +321,7 @@ mod tests {
                 "a": {"description": "d", "default": {}, "allOf": [reference("x.Y")]},
                 "b": {"nullable": true, "type": "string"},
                 "c": {"x-kubernetes-int-or-string": true},
+                "not": {"type": "string"},
             }
         });
         assert_eq!(
@@ -271,8 +331,54 @@ mod tests {
                     "a": {"description": "d", "$ref": "#/definitions/x.Y"},
                     "b": {"type": "string"},
                     "c": {"x-kubernetes-int-or-string": true, "type": "string", "format": "int-or-string"},
+                    "not": {"type": "string"},
                 }
             })
         );
+    }
+
+    #[test]
+    fn a_client_gets_the_form_of_v2_that_it_likes_best() {
+        for (accept, wanted) in [
+            ("", Some(JSON)),
+            ("*/*", Some(JSON)),
+            ("application/json", Some(JSON)),
+            (PROTOBUF_ASKED, Some(PROTOBUF)),
+            (PROTOBUF, Some(PROTOBUF)),
+            (
+                "application/com.github.proto-openapi.spec.v2.v1.0+protobuf;q=0.4, */*;q=0.5",
+                Some(JSON),
+            ),
+            ("application/json;q=0, text/html", None),
+            ("application/yaml", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, accept.parse().unwrap());
+            assert_eq!(v2_form(&headers), wanted, "{accept}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_protobuf_form_of_every_kind_is_whole() {
+        let mut kinds = crate::kinds::cluster();
+        kinds.extend(kubefed_api::kinds());
+        for config in kubefed_api::federatedtypeconfig::defaults() {
+            let config = FederatedTypeConfig::from_value(&config).unwrap();
+            let target = &config.target;
+            let schema = builtin::target_schema(&target.group, &target.version, &target.kind);
+            kinds.push(kubefed_api::federated::definition(&config, schema).unwrap());
+        }
+        let registry = Registry::new(
+            kubefed_storage::embedded::in_memory(),
+            "/registry",
+            &[],
+            CancellationToken::new(),
+            TaskTracker::new(),
+        );
+        registry.install(kinds);
+        let openapi = OpenApi::new(&registry.catalog());
+        let encoded = protobuf::encode(&openapi.v2_document());
+        assert!(encoded.lost.is_empty(), "{:?}", encoded.lost);
+        assert!(encoded.bytes.len() > 100_000, "{}", encoded.bytes.len());
     }
 }

@@ -35,6 +35,21 @@ async fn a_day_of_work(kubectl: &Kubectl) {
     }
     kubectl.ok("explain kubefedcluster.spec.caBundle", "").await;
 
+    // Of what is in a list, kubectl knows the fields by OpenAPI v2 as protobuf only.
+    kubectl.ok("apply -f -", LIST).await;
+    let again = kubectl.ok("apply --validate=strict -f -", LIST).await;
+    assert_eq!(again.matches("unchanged").count(), 2, "{again}");
+    let unknown = LIST.replace("containers:", "container:");
+    let refused = kubectl.fails("apply --validate=strict -f -", &unknown).await;
+    assert!(refused.contains("container"), "{refused}");
+    kubectl.ok("delete -f -", LIST).await;
+    let explained = kubectl
+        .ok("explain --output=plaintext-openapiv2 federateddeployment.spec.template.spec", "")
+        .await;
+    for wanted in ["replicas\t<integer>", "selector", "Number of desired pods"] {
+        assert!(explained.contains(wanted), "{wanted} in {explained}");
+    }
+
     let manifest = guide("4.2");
     kubectl.ok("apply -f -", &manifest).await;
     let unknown = manifest.replace("image: nginx", "imag: nginx");
@@ -93,6 +108,29 @@ async fn old_and_new_kubectl_do_a_days_work() {
         a_day_of_work(&federation.api.kubectl_at(program)).await;
     }
 }
+
+const LIST: &str = r#"
+apiVersion: v1
+kind: List
+items:
+- apiVersion: v1
+  kind: ConfigMap
+  metadata: {name: of-a-list, namespace: test-namespace}
+  data: {key: value}
+- apiVersion: types.kubefed.io/v1beta1
+  kind: FederatedDeployment
+  metadata: {name: of-a-list, namespace: test-namespace}
+  spec:
+    template:
+      spec:
+        replicas: 1
+        selector: {matchLabels: {app: list}}
+        template:
+          metadata: {labels: {app: list}}
+          spec:
+            containers: [{name: main, image: nginx}]
+    placement: {clusters: []}
+"#;
 
 const FEDERATED_NAMESPACE: &str = r#"
 apiVersion: types.kubefed.io/v1beta1
