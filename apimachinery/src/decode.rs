@@ -6,6 +6,15 @@ use serde::de::{self, Deserialize, DeserializeSeed, Deserializer, MapAccess, Seq
 use serde_json::map::Entry;
 use serde_json::{Map, Number, Value};
 
+/// How deep a document may nest: objects and lists in each other. `serde_json` reads back 127 levels; the difference is
+/// room for what is put around an object (a list, an event of a watch, a row of a table) and for its `managedFields`,
+/// which nest as deep as the object and a few levels more.
+pub const MAX_DEPTH: usize = 100;
+
+/// The same for YAML, whose reader takes much more of the stack for each level: 20 KiB in a debug build, of the 2 MiB that
+/// a thread has.
+pub const MAX_YAML_DEPTH: usize = 48;
+
 /// How many duplicate keys are told.
 const MAX_DUPLICATES: usize = 100;
 
@@ -21,14 +30,27 @@ pub struct Decoded {
 #[error("{0}")]
 pub struct Error(String);
 
-/// Reads one JSON document, nested at most as deep as `serde_json` lets it (128), which bounds the recursion here.
+/// Whether objects and lists stand at most `levels` deep in each other.
+pub fn nests_within(value: &Value, levels: usize) -> bool {
+    match value {
+        Value::Object(map) => {
+            levels > 0 && map.values().all(|value| nests_within(value, levels - 1))
+        }
+        Value::Array(items) => {
+            levels > 0 && items.iter().all(|value| nests_within(value, levels - 1))
+        }
+        _ => true,
+    }
+}
+
+/// Reads one JSON document.
 ///
 /// # Errors
-/// Where and why the bytes are not JSON.
+/// Where and why the bytes are not JSON; also a document that nests deeper than [`MAX_DEPTH`].
 pub fn json(bytes: &[u8]) -> Result<Decoded, Error> {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let mut duplicates = Vec::new();
-    let value = Tree(&mut duplicates)
+    let value = Tree::new(&mut duplicates, MAX_DEPTH)
         .deserialize(&mut deserializer)
         .and_then(|value| deserializer.end().map(|()| value))
         .map_err(|error| Error(error.to_string()))?;
@@ -38,7 +60,8 @@ pub fn json(bytes: &[u8]) -> Result<Decoded, Error> {
 /// Reads one YAML document the way Kubernetes does: `0644` is octal, keys that are no strings become strings.
 ///
 /// # Errors
-/// Where and why the bytes are not YAML; also a document that expands beyond its budget.
+/// Where and why the bytes are not YAML; also a document that nests deeper than [`MAX_YAML_DEPTH`] or expands
+/// beyond its budget.
 pub fn yaml(bytes: &[u8]) -> Result<Decoded, Error> {
     // What looks like JSON mostly is, and reads much faster so.
     if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{')
@@ -52,10 +75,12 @@ pub fn yaml(bytes: &[u8]) -> Result<Decoded, Error> {
         legacy_octal_numbers: true,
         duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
         with_snippet: false,
+        // One more than we read, so that it is us who say what is too deep.
+        budget: serde_saphyr::budget! { max_depth: MAX_YAML_DEPTH + 1 },
     };
     let mut duplicates = Vec::new();
     let value = serde_saphyr::with_deserializer_from_str_with_options(text, options, |document| {
-        Tree(&mut duplicates).deserialize(document)
+        Tree::new(&mut duplicates, MAX_YAML_DEPTH).deserialize(document)
     })
     .map_err(|error| wrong(&error))?;
     Ok(Decoded { value, duplicates })
@@ -63,9 +88,27 @@ pub fn yaml(bytes: &[u8]) -> Result<Decoded, Error> {
 
 /// Builds a tree and collects the duplicates in it. Their paths are put together on the way back up, so that a document
 /// without any pays nothing for them.
-struct Tree<'a>(&'a mut Vec<String>);
+struct Tree<'a> {
+    duplicates: &'a mut Vec<String>,
+    /// How many levels there may be.
+    max: usize,
+    /// How many of them are left.
+    levels: usize,
+}
 
-impl Tree<'_> {
+impl<'a> Tree<'a> {
+    fn new(duplicates: &'a mut Vec<String>, max: usize) -> Self {
+        Tree { duplicates, max, levels: max }
+    }
+
+    fn below<E: de::Error>(&mut self) -> Result<Tree<'_>, E> {
+        let levels = self
+            .levels
+            .checked_sub(1)
+            .ok_or_else(|| E::custom(format_args!("it nests deeper than {} levels", self.max)))?;
+        Ok(Tree { duplicates: self.duplicates, max: self.max, levels })
+    }
+
     /// Puts `step` before the paths that were found below it.
     fn prefix(found: &mut [String], step: fmt::Arguments<'_>) {
         for path in found {
@@ -123,13 +166,13 @@ impl<'de> Visitor<'de> for Tree<'_> {
         Ok(Value::Null)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<Value, A::Error> {
         let mut list = Vec::new();
         loop {
-            let known = self.0.len();
-            match items.next_element_seed(Tree(self.0))? {
+            let known = self.duplicates.len();
+            match items.next_element_seed(self.below()?)? {
                 Some(item) => {
-                    Self::prefix(&mut self.0[known..], format_args!("[{}]", list.len()));
+                    Self::prefix(&mut self.duplicates[known..], format_args!("[{}]", list.len()));
                     list.push(item);
                 }
                 None => return Ok(Value::Array(list)),
@@ -137,19 +180,19 @@ impl<'de> Visitor<'de> for Tree<'_> {
         }
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut entries: A) -> Result<Value, A::Error> {
         let mut map = Map::new();
         while let Some(Key(key)) = entries.next_key()? {
-            let known = self.0.len();
-            let value = entries.next_value_seed(Tree(self.0))?;
-            Self::prefix(&mut self.0[known..], format_args!("{key}"));
+            let known = self.duplicates.len();
+            let value = entries.next_value_seed(self.below()?)?;
+            Self::prefix(&mut self.duplicates[known..], format_args!("{key}"));
             match map.entry(key) {
                 Entry::Vacant(place) => {
                     place.insert(value);
                 }
                 Entry::Occupied(mut place) => {
-                    if self.0.len() < MAX_DUPLICATES {
-                        self.0.push(place.key().clone());
+                    if self.duplicates.len() < MAX_DUPLICATES {
+                        self.duplicates.push(place.key().clone());
                     }
                     place.insert(value);
                 }
@@ -300,6 +343,24 @@ mod tests {
         assert!(yaml(format!("a: {}", "[".repeat(100_000)).as_bytes()).is_err());
         assert!(yaml("- ".repeat(100_000).as_bytes()).is_err());
         assert!(json(b"{} x").is_err());
+    }
+
+    #[test]
+    fn a_document_nests_so_deep_and_no_deeper() {
+        for (open, close) in [("[", "]"), ("{\"a\":", "}")] {
+            let nested =
+                |levels: usize| format!("{}0{}", open.repeat(levels), close.repeat(levels));
+            type Read = fn(&[u8]) -> Result<Decoded, Error>;
+            let reads: [(Read, usize, &str); 2] =
+                [(json, MAX_DEPTH, ""), (yaml, MAX_YAML_DEPTH, "# YAML\n")];
+            for (read, max, head) in reads {
+                let value = read(format!("{head}{}", nested(max)).as_bytes()).unwrap().value;
+                assert!(nests_within(&value, max) && !nests_within(&value, max - 1));
+                let error = read(format!("{head}{}", nested(max + 1)).as_bytes()).unwrap_err();
+                let told = format!("it nests deeper than {max} levels");
+                assert!(error.to_string().contains(&told), "{error}");
+            }
+        }
     }
 
     fn any_tree() -> impl Strategy<Value = Value> {

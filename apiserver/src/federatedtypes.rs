@@ -61,8 +61,11 @@ pub(crate) async fn reconcile(
     let Ok(list) = configs.cacher.list(query).await else { return };
     let mut definitions = Vec::new();
     for object in list.iter() {
-        let value = object.value();
-        let definition = FederatedTypeConfig::from_value(&value).and_then(|config| {
+        let config = object
+            .value()
+            .map_err(|error| error.to_string())
+            .and_then(|value| FederatedTypeConfig::from_value(&value));
+        let definition = config.and_then(|config| {
             let target = &config.target;
             // A target that is none of Kubernetes' own takes any template.
             let schema = builtin::target_schema(&target.group, &target.version, &target.kind);

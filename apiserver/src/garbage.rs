@@ -168,7 +168,7 @@ async fn take_in(server: &Server, graph: &mut Graph, change: &Change) -> Result<
     let owners = if change.gone || change.object.index.owners.is_empty() {
         Vec::new()
     } else {
-        owners_of(&change.object.value())
+        owners_of(&change.object.value().map_err(Status::internal)?)
     };
     let is_new = !owners.is_empty() && graph.owners.get(&change.place) != Some(&owners);
     graph.set(&change.place, owners);
@@ -177,7 +177,7 @@ async fn take_in(server: &Server, graph: &mut Graph, change: &Change) -> Result<
             collect(server, graph, &dependent).await?;
         }
         // A dependent that is gone may have been the last that its owner waited for.
-        for owner in owners_of(&change.object.value()) {
+        for owner in owners_of(&change.object.value().map_err(Status::internal)?) {
             release_owner(server, graph, &owner, &change.place.namespace).await?;
         }
         return Ok(());
@@ -224,7 +224,7 @@ async fn finish_deletion(
     route: &Route,
     owner: &Object,
 ) -> Result<(), Status> {
-    let value = owner.value();
+    let value = owner.value().map_err(Status::internal)?;
     let has = |finalizer: &str| meta::finalizers(&value).any(|f| f == finalizer);
     let dependents = graph.dependents_of(&owner.index.uid);
     if has(ORPHAN) {

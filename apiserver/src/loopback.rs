@@ -47,7 +47,8 @@ impl Loopback {
         namespace: &str,
         name: &str,
     ) -> Result<Value, Status> {
-        Ok(self.resource(group, plural)?.get(namespace, name, At::Any).await?.value())
+        let object = self.resource(group, plural)?.get(namespace, name, At::Any).await?;
+        object.value().map_err(Status::internal)
     }
 
     /// The objects of a namespace, as the cache has them.
@@ -61,7 +62,7 @@ impl Loopback {
         let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
         let query = ListQuery { prefix, start: None, at: At::Any };
         let list = resource.cacher.list(query).await.map_err(|error| resource.read_error(error))?;
-        Ok(list.iter().map(|object| object.value()).collect())
+        list.iter().map(|object| object.value().map_err(Status::internal)).collect()
     }
 
     /// Creates an object; that it is there already is fine.

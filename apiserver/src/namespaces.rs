@@ -117,7 +117,7 @@ async fn step(server: &Server, name: &str) -> Result<bool, Status> {
                 Ok(new)
             })
             .await?;
-        return Ok(kinds::is_empty_of_finalizers(&namespace.value()));
+        return Ok(kinds::is_empty_of_finalizers(&namespace.value().map_err(Status::internal)?));
     }
     let (route, part) = write(Part::Status);
     let message = format!("Some resources are remaining: {}", remaining.join(", "));

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use jiff::Timestamp;
+use kubefed_apimachinery::decode::{MAX_DEPTH, nests_within};
 use kubefed_apimachinery::time;
 use serde_json::{Map, Value, json};
 
@@ -17,8 +18,6 @@ use crate::builtin;
 
 /// What every message begins with.
 const MAGIC: &[u8] = b"k8s\0";
-/// As deep as messages may nest; Kubernetes' own go to about twenty.
-const MAX_DEPTH: usize = 64;
 
 #[derive(Clone, Copy, PartialEq)]
 enum Shape {
@@ -111,12 +110,18 @@ pub(crate) fn decode(bytes: &[u8]) -> Result<Value, String> {
     let mut object = fields(raw, message, 0)?;
     object.insert("apiVersion".into(), json!(api_version));
     object.insert("kind".into(), json!(kind));
-    Ok(Value::Object(object))
+    let object = Value::Object(object);
+    // A message makes one level of JSON, or two in a list or map.
+    if nests_within(&object, MAX_DEPTH) { Ok(object) } else { Err(too_deep()) }
+}
+
+fn too_deep() -> String {
+    format!("it nests deeper than {MAX_DEPTH} levels")
 }
 
 fn fields(bytes: &[u8], message: &Message, depth: usize) -> Result<Map<String, Value>, String> {
     if depth > MAX_DEPTH {
-        return Err("the message nests too deep".into());
+        return Err(too_deep());
     }
     let mut object = Map::new();
     let mut reader = Reader(bytes);

@@ -42,7 +42,11 @@ pub(crate) async fn follow_secrets(loopback: Loopback, ca: Vec<u8>) {
             let (loopback, ca) = (&loopback, &ca);
             async move {
                 if !gone && secret.index.field("type") == Some(TOKEN_TYPE) {
-                    tell("token", fill(loopback, &secret.value(), ca).await);
+                    let filled = match secret.value() {
+                        Ok(secret) => fill(loopback, &secret, ca).await,
+                        Err(error) => Err(Status::internal(error)),
+                    };
+                    tell("token", filled);
                 }
             }
         })

@@ -43,11 +43,13 @@ pub async fn start(
                     let loopback = &loopback;
                     async move {
                         if !gone && object.index.deletion_timestamp.is_none() {
-                            tell(
-                                plural,
-                                workloads::reconcile(loopback, group, plural, &object.value())
-                                    .await,
-                            );
+                            let done = match object.value() {
+                                Ok(value) => {
+                                    workloads::reconcile(loopback, group, plural, &value).await
+                                }
+                                Err(error) => Err(Status::internal(error)),
+                            };
+                            tell(plural, done);
                         }
                     }
                 })

@@ -48,6 +48,15 @@ impl fmt::Debug for Object {
     }
 }
 
+/// An object of which there is no tree. Its bytes are served all the same.
+#[derive(Debug, thiserror::Error)]
+#[error("{key} cannot be read: {source}")]
+pub struct Unreadable {
+    /// The key of the object.
+    pub key: Arc<str>,
+    source: serde_json::Error,
+}
+
 /// Names and values.
 type Pairs = Box<[(Box<str>, Box<str>)]>;
 
@@ -239,9 +248,13 @@ impl Object {
         bytes.freeze()
     }
 
-    /// The object as a tree: for writers and tables.
-    pub fn value(&self) -> Value {
-        serde_json::from_slice(&self.line).unwrap_or_default()
+    /// The object as a tree, for those who look at more of it than [`Index`] has.
+    ///
+    /// # Errors
+    /// If it nests deeper than `serde_json` reads.
+    pub fn value(&self) -> Result<Value, Unreadable> {
+        serde_json::from_slice(&self.line)
+            .map_err(|source| Unreadable { key: Arc::clone(&self.key), source })
     }
 }
 
@@ -324,9 +337,9 @@ mod tests {
     #[test]
     fn a_deleted_object_has_the_revision_of_its_deletion() {
         let object = Object::from_entry(&entry(&thing()), &[]).unwrap().at(1234);
-        assert_eq!(object.value()["metadata"]["resourceVersion"], "1234");
+        assert_eq!(object.value().unwrap()["metadata"]["resourceVersion"], "1234");
         let metadata: Value = serde_json::from_slice(&object.partial_metadata()).unwrap();
-        assert_eq!(metadata["metadata"], object.value()["metadata"]);
+        assert_eq!(metadata["metadata"], object.value().unwrap()["metadata"]);
         assert_eq!(metadata["kind"], "PartialObjectMetadata");
     }
 
@@ -338,6 +351,18 @@ mod tests {
         let value: Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(value["apiVersion"], "types.kubefed.io/v1beta1");
         assert_eq!(value["spec"], thing()["spec"]);
+    }
+
+    #[test]
+    fn an_object_that_nests_too_deep_is_an_error_and_not_empty() {
+        let text = format!(
+            r#"{{"apiVersion":"v1","metadata":{{"name":"a","uid":"u"}},"spec":{}{}}}"#,
+            "[".repeat(200),
+            "]".repeat(200)
+        );
+        let entry = Entry { value: text.into(), ..entry(&thing()) };
+        let error = Object::from_entry(&entry, &[]).unwrap().value().unwrap_err();
+        assert!(error.to_string().starts_with("ns/a cannot be read: recursion limit"), "{error}");
     }
 
     #[test]

@@ -236,7 +236,11 @@ impl Rbac {
                 for resource in &resources {
                     let query = ListQuery { prefix: String::new(), start: None, at: At::Any };
                     if let Ok(list) = resource.cacher.list(query).await {
-                        objects.extend(list.iter().map(|object| object.value()));
+                        objects.extend(list.iter().filter_map(|object| {
+                            let unreadable =
+                                |error| tracing::error!(%error, "a role that gives nothing");
+                            object.value().map_err(unreadable).ok()
+                        }));
                     }
                 }
                 self.index.store(Arc::new(Index::new(&objects)));

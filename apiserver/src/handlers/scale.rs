@@ -21,7 +21,11 @@ pub(super) async fn get(
     paths: &Scale,
 ) -> Result<Response<Body>, Status> {
     let object = route.resource.get(call.namespace(route), &call.info.name, At::Latest).await?;
-    Ok(render::value_response(&scale_of(&object.value(), paths), call.media, StatusCode::OK))
+    Ok(render::value_response(
+        &scale_of(&object.value().map_err(Status::internal)?, paths),
+        call.media,
+        StatusCode::OK,
+    ))
 }
 
 pub(super) async fn update(
@@ -99,7 +103,11 @@ async fn set_replicas(
             Ok(new)
         })
         .await?;
-    Ok(render::value_response(&scale_of(&updated.value(), paths), call.media, StatusCode::OK))
+    Ok(render::value_response(
+        &scale_of(&updated.value().map_err(Status::internal)?, paths),
+        call.media,
+        StatusCode::OK,
+    ))
 }
 
 fn scale_of(object: &Value, paths: &Scale) -> Value {

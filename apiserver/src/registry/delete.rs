@@ -52,7 +52,7 @@ impl Resource {
                 (live, fresh) = (self.get_from_store(&key, name).await?, true);
                 continue;
             }
-            let mut value = live.value();
+            let mut value = live.value().map_err(Status::internal)?;
             let op = match mark(&mut value, options.propagation, now) {
                 Mark::Unchanged if fresh => return Ok(Deleted::Held(live)),
                 Mark::Unchanged => {

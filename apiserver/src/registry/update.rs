@@ -226,7 +226,7 @@ impl Write<'_> {
         tracking: Tracking,
         build: &impl Fn(&Value) -> Result<Value, Status>,
     ) -> Result<Step, Status> {
-        let mut live_value = live.value();
+        let mut live_value = live.value().map_err(Status::internal)?;
         meta::set_api_version(&mut live_value, &self.route.version().group_version.to_string());
         let mut new = build(&live_value)?;
         prepare::update(self, &live_value, &mut new, tracking)?;

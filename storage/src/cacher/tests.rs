@@ -30,7 +30,7 @@ fn red() -> Filter {
 }
 
 fn round(object: &Object) -> u64 {
-    object.value()["round"].as_u64().unwrap()
+    object.value().unwrap()["round"].as_u64().unwrap()
 }
 
 fn everything(at: At) -> ListQuery {
