@@ -68,12 +68,15 @@ impl Recorder {
         }
         let namespace =
             Some(meta::namespace(object)).filter(|n| !n.is_empty()).unwrap_or("default");
-        let at = time::rfc3339(Timestamp::now());
+        let now = Timestamp::now();
+        let at = time::rfc3339(now);
+        // As client-go names them: a generated name could not begin with the object's and a dot.
+        let name = format!("{}.{:x}", meta::name(object), now.as_nanosecond());
         let message: String = message.chars().take(MAX_MESSAGE).collect();
         let event = json!({
             "apiVersion": "v1",
             "kind": "Event",
-            "metadata": {"generateName": format!("{}.", meta::name(object)), "namespace": namespace},
+            "metadata": {"name": name, "namespace": namespace},
             "involvedObject": {
                 "apiVersion": object["apiVersion"], "kind": object["kind"], "name": meta::name(object),
                 "namespace": meta::namespace(object), "uid": uid, "resourceVersion": meta::resource_version(object),
