@@ -8,8 +8,8 @@ use std::sync::Arc;
 use anyhow::{Context as _, bail};
 use clap::{Parser, ValueEnum};
 use kubefed_certs::ServerFiles;
+use kubefed_component::ProcessOptions;
 use kubefed_storage::{Store, embedded, etcd};
-use tokio_util::sync::CancellationToken;
 
 use crate::server::Config;
 use crate::{audit, kinds};
@@ -19,13 +19,6 @@ use crate::{audit, kinds};
 pub enum StorageBackend {
     Etcd3,
     Embedded,
-}
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LoggingFormat {
-    Text,
-    Json,
 }
 
 /// The flags that every server here has.
@@ -64,15 +57,8 @@ pub struct ServingOptions {
     /// A file to write the address to once the server listens
     #[arg(long)]
     pub endpoint_file: Option<PathBuf>,
-    /// End when standard input does: the parent is gone
-    #[arg(long)]
-    pub exit_with_parent: bool,
-    /// The form of log lines
-    #[arg(long, value_enum, default_value = "text")]
-    pub logging_format: LoggingFormat,
-    /// How much is logged: 0 to 2 informs, from 4 on every request is told
-    #[arg(short = 'v', long = "v", default_value_t = 0)]
-    pub verbosity: u8,
+    #[command(flatten)]
+    pub process: ProcessOptions,
 }
 
 /// The flags of `kubefed-apiserver`.
@@ -194,24 +180,6 @@ impl ServingOptions {
         })
     }
 
-    /// Sends log lines to standard error.
-    pub fn init_logging(&self) {
-        let level = match self.verbosity {
-            0..=3 => "info",
-            4..=6 => "debug",
-            _ => "trace",
-        };
-        let filter = tracing_subscriber::EnvFilter::new(format!(
-            "{level},h2=info,hyper=info,rustls=warn,tower=info"
-        ));
-        let builder =
-            tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-        match self.logging_format {
-            LoggingFormat::Text => builder.with_ansi(false).init(),
-            LoggingFormat::Json => builder.json().init(),
-        }
-    }
-
     /// Tells where the server listens: to the endpoint file, written whole or not at all.
     ///
     /// # Errors
@@ -223,29 +191,6 @@ impl ServingOptions {
             .with_context(|| format!("cannot write {} (--endpoint-file)", partial.display()))?;
         writeln!(file, "{address}")?;
         std::fs::rename(&partial, path)?;
-        Ok(())
-    }
-
-    /// Cancels `token` at SIGINT or SIGTERM, and with [`exit_with_parent`](Self::exit_with_parent) when standard
-    /// input ends.
-    pub fn end_by_signal(&self, token: &CancellationToken) -> anyhow::Result<()> {
-        use tokio::io::AsyncReadExt as _;
-        use tokio::signal::unix::{SignalKind, signal};
-        let (mut interrupt, mut terminate) =
-            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        let (token, with_parent) = (token.clone(), self.exit_with_parent);
-        tokio::spawn(async move {
-            let parent = async {
-                let mut rest = Vec::new();
-                let _ended = tokio::io::stdin().read_to_end(&mut rest).await;
-            };
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-                () = parent, if with_parent => {}
-            }
-            token.cancel();
-        });
         Ok(())
     }
 }

@@ -5,19 +5,13 @@ use std::path::PathBuf;
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kubefed_certs::ClientTls;
+use kubefed_component::ProcessOptions;
 use secrecy::ExposeSecret as _;
 
 use crate::client::Access;
-
-/// How log lines look.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum LoggingFormat {
-    Text,
-    Json,
-}
 
 /// The flags of `kubefed-controller-manager`.
 #[derive(Clone, Debug, Parser)]
@@ -48,15 +42,8 @@ pub struct Options {
     /// For KubeFed's manifests: the work at a time is bounded, not the rate of requests
     #[arg(long, default_value_t = 200, hide = true)]
     pub rest_config_burst: u32,
-    /// End when standard input does: the parent is gone
-    #[arg(long)]
-    pub exit_with_parent: bool,
-    /// The form of log lines
-    #[arg(long, value_enum, default_value = "text")]
-    pub logging_format: LoggingFormat,
-    /// How much is logged: 0 to 3 informs, from 4 on more
-    #[arg(short = 'v', long = "v", default_value_t = 0)]
-    pub verbosity: u8,
+    #[command(flatten)]
+    pub process: ProcessOptions,
 }
 
 impl Options {

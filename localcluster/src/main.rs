@@ -6,7 +6,6 @@ use std::process::ExitCode;
 use clap::Parser;
 use kubefed_apiserver::kinds;
 use kubefed_apiserver::options::{ServingOptions, open_embedded};
-use tokio_util::sync::CancellationToken;
 
 /// The flags of `kubefed-localcluster`.
 #[derive(Parser)]
@@ -28,26 +27,16 @@ struct Options {
 #[tokio::main]
 async fn main() -> ExitCode {
     kubefed_certs::install_crypto_provider();
-    let options = Options::parse();
-    options.serving.init_logging();
-    match run(&options).await {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error:#}");
-            ExitCode::FAILURE
-        }
-    }
-}
-
-async fn run(options: &Options) -> anyhow::Result<()> {
-    let token = CancellationToken::new();
-    options.serving.end_by_signal(&token)?;
-    let store = open_embedded(&options.dir).await?;
-    let config =
-        options.serving.config(store, kinds::cluster(), None, kubefed_localcluster::VERSION)?;
-    let server = kubefed_localcluster::start(config, &options.root_ca_file, token).await?;
-    tracing::info!(name = options.name, address = %server.address, "serving");
-    options.serving.tell_endpoint(server.address)?;
-    server.drained().await;
-    Ok(())
+    let options = &Options::parse();
+    kubefed_component::run(&options.serving.process, async |token| {
+        let store = open_embedded(&options.dir).await?;
+        let version = kubefed_localcluster::VERSION;
+        let config = options.serving.config(store, kinds::cluster(), None, version)?;
+        let server = kubefed_localcluster::start(config, &options.root_ca_file, token).await?;
+        tracing::info!(name = options.name, address = %server.address, "serving");
+        options.serving.tell_endpoint(server.address)?;
+        server.drained().await;
+        Ok(())
+    })
+    .await
 }

@@ -11,14 +11,30 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("kubefed-api", &["kubefed-apimachinery"]),
     ("kubefed-storage", &["kubefed-apimachinery"]),
     ("kubefed-certs", &[]),
+    ("kubefed-component", &[]),
     (
         "kubefed-apiserver",
-        &["kubefed-apimachinery", "kubefed-api", "kubefed-storage", "kubefed-certs"],
+        &[
+            "kubefed-apimachinery",
+            "kubefed-api",
+            "kubefed-storage",
+            "kubefed-certs",
+            "kubefed-component",
+        ],
     ),
-    ("kubefed-controllers", &["kubefed-apimachinery", "kubefed-api", "kubefed-certs"]),
+    (
+        "kubefed-controllers",
+        &["kubefed-apimachinery", "kubefed-api", "kubefed-certs", "kubefed-component"],
+    ),
     (
         "kubefed-localcluster",
-        &["kubefed-apimachinery", "kubefed-apiserver", "kubefed-certs", "kubefed-storage"],
+        &[
+            "kubefed-apimachinery",
+            "kubefed-apiserver",
+            "kubefed-certs",
+            "kubefed-component",
+            "kubefed-storage",
+        ],
     ),
     ("kubefed", &["kubefed-apimachinery", "kubefed-api", "kubefed-certs"]),
 ];

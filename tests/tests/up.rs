@@ -11,11 +11,15 @@ use tempfile::TempDir;
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 
-/// `make test` builds the binaries; cargo builds them beside the tests.
 fn kubefed() -> Command {
+    binary("kubefed")
+}
+
+/// `make test` builds the binaries; cargo builds them beside the tests.
+fn binary(name: &str) -> Command {
     let tests = std::env::current_exe().expect("the test has a path");
     let dir = tests.parent().and_then(Path::parent).expect("target/PROFILE/deps");
-    let binary = dir.join("kubefed");
+    let binary = dir.join(name);
     assert!(binary.exists(), "{} is missing: cargo build --workspace --bins", binary.display());
     Command::new(binary)
 }
@@ -122,6 +126,36 @@ fn the_demo_sees_every_step() {
         .expect("starts");
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("go on with"), "{}", text(&output));
+}
+
+/// It wrote its error and then waited for its parent: `up` could not start it anew.
+#[test]
+fn a_server_that_cannot_start_ends_while_its_parent_lives() {
+    let dir = TempDir::new().expect("a directory");
+    let no_directory = dir.path().join("file");
+    std::fs::write(&no_directory, "").expect("written");
+    let mut server = binary("kubefed-apiserver")
+        .args(["--exit-with-parent", "--storage-backend=embedded"])
+        .args(["--tls-cert-file=none", "--tls-private-key-file=none", "--data-dir"])
+        .arg(&no_directory)
+        .stdin(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    // Held open: this process is its parent, and lives.
+    let stdin = server.stdin.take();
+    let began = Instant::now();
+    let status = loop {
+        if let Some(status) = server.try_wait().expect("it can be waited for") {
+            break status;
+        }
+        if began.elapsed() >= PATIENCE {
+            let _ended_meanwhile = server.kill();
+            panic!("it goes on after its error");
+        }
+        std::thread::sleep(LOOK);
+    };
+    assert!(!status.success());
+    drop(stdin);
 }
 
 #[test]
