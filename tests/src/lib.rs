@@ -20,7 +20,8 @@ use kubefed_controllers::client::{Access, Client};
 use kubefed_storage::embedded;
 use serde_json::json;
 use tempfile::TempDir;
-use tokio_util::sync::CancellationToken;
+use tokio::net::TcpListener;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// The namespace of the control plane in tests.
@@ -390,5 +391,26 @@ impl Federation {
             kubefed_api::kubefedcluster::is_ready(&cluster).then_some(())
         })
         .await;
+    }
+
+    /// Joins a member that accepts connections and never says anything, for as long as the token lives.
+    pub async fn join_silent(&self, name: &str) -> DropGuard {
+        let silent = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let address = silent.local_addr().expect("an address");
+        let token = CancellationToken::new();
+        tokio::spawn(token.clone().run_until_cancelled_owned(async move {
+            let mut held = Vec::new();
+            while let Ok((stream, _)) = silent.accept().await {
+                held.push(stream);
+            }
+        }));
+        let admin = self.admin();
+        let path = format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/kubefedclusters");
+        let like = &self.members.first().expect("a member").0;
+        let mut cluster = admin.get(&format!("{path}/{like}")).await.expect("a cluster");
+        cluster["metadata"] = json!({"name": name});
+        cluster["spec"]["apiEndpoint"] = json!(format!("https://{address}"));
+        admin.create(&path, &cluster).await.expect("a cluster");
+        token.drop_guard()
     }
 }

@@ -2,24 +2,33 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use kubefed_tests::{Federation, NAMESPACE, a_federation_of, eventually};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kubefed_controllers::client::Client;
+use kubefed_controllers::options;
+use kubefed_tests::{PATIENCE, a_federation_of, eventually};
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 const MAPS: &str = "/apis/types.kubefed.io/v1beta1/namespaces/many/federatedconfigmaps";
+const FEDERATED_NAMESPACES: &str =
+    "/apis/types.kubefed.io/v1beta1/namespaces/many/federatednamespaces";
+const RECORDS: &str = "/apis/core.kubefed.io/v1alpha1/namespaces/many/propagatedversions";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/many/configmaps";
 
-async fn with_namespace(federation: &Federation) {
-    let admin = federation.admin();
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "many"}});
-    admin.create("/api/v1/namespaces", &namespace).await.expect("created");
-    let federated = json!({
+fn federated_namespace() -> Value {
+    json!({
         "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace",
         "metadata": {"name": "many"}, "spec": {"template": {}, "placement": {"clusterSelector": {}}},
-    });
-    let path = "/apis/types.kubefed.io/v1beta1/namespaces/many/federatednamespaces";
-    admin.create(path, &federated).await.expect("created");
+    })
+}
+
+async fn with_namespace(federation: &Client) {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "many"}});
+    federation.create("/api/v1/namespaces", &namespace).await.expect("created");
+    federation.create(FEDERATED_NAMESPACES, &federated_namespace()).await.expect("created");
 }
 
 fn map(n: usize) -> Value {
@@ -29,13 +38,10 @@ fn map(n: usize) -> Value {
     })
 }
 
-async fn wait_for_maps(federation: &Federation, cluster: &str, count: usize) {
-    let member = federation.member(cluster).admin();
-    eventually(&format!("{cluster} has {count} maps"), async || {
-        let list = member
-            .get(&format!("{CONFIG_MAPS}?labelSelector=kubefed.io/managed%3Dtrue"))
-            .await
-            .ok()?;
+async fn wait_for_maps(member: &Client, count: usize) {
+    eventually(&format!("{count} maps"), async || {
+        let path = format!("{CONFIG_MAPS}?labelSelector=kubefed.io/managed%3Dtrue");
+        let list = member.get(&path).await.ok()?;
         (list["items"].as_array()?.len() == count).then_some(())
     })
     .await;
@@ -44,28 +50,15 @@ async fn wait_for_maps(federation: &Federation, cluster: &str, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_never_answers_delays_no_other() {
     let federation = a_federation_of(&["cluster1", "cluster2"]).await;
-    with_namespace(&federation).await;
-    // It accepts connections, and says nothing.
-    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = format!("https://{}", silent.local_addr().unwrap());
-    let _accepting = tokio::spawn(async move {
-        let mut held = Vec::new();
-        while let Ok((stream, _)) = silent.accept().await {
-            held.push(stream);
-        }
-    });
+    with_namespace(&federation.admin()).await;
+    let _silent = federation.join_silent("silent").await;
     let admin = federation.admin();
-    let known = format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/kubefedclusters");
-    let mut cluster = admin.get(&format!("{known}/cluster1")).await.unwrap();
-    cluster["metadata"] = json!({"name": "silent"});
-    cluster["spec"]["apiEndpoint"] = json!(endpoint);
-    admin.create(&known, &cluster).await.unwrap();
-
     for n in 0..100 {
         admin.create(MAPS, &map(n)).await.unwrap();
     }
-    wait_for_maps(&federation, "cluster1", 100).await;
-    wait_for_maps(&federation, "cluster2", 100).await;
+    for cluster in ["cluster1", "cluster2"] {
+        wait_for_maps(&federation.member(cluster).admin(), 100).await;
+    }
     eventually("the status says which cluster is not there", async || {
         let object = admin.get(&format!("{MAPS}/map-0")).await.ok()?;
         let clusters = object["status"]["clusters"].as_array()?;
@@ -117,20 +110,12 @@ impl Up {
         std::mem::drop(std::thread::spawn(move || child.wait()));
     }
 
-    async fn kubectl(&self, context: &str, arguments: &str) -> Option<String> {
-        let mut command = Command::new("kubectl");
-        command
-            .arg("--kubeconfig")
-            .arg(self.dir.path().join("kubeconfig"))
-            .arg("--context")
-            .arg(context);
-        command.args(arguments.split_whitespace());
-        let output = tokio::task::spawn_blocking(move || command.output()).await.ok()?.ok()?;
-        if !output.status.success() {
-            // Shown only if the test fails.
-            print!("kubectl {arguments}: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).into_owned())
+    /// A client of one of the contexts.
+    fn client(&self, context: &str) -> Client {
+        let file = Kubeconfig::read_from(self.dir.path().join("kubeconfig")).expect("a kubeconfig");
+        let context =
+            KubeConfigOptions { context: Some(context.into()), ..KubeConfigOptions::default() };
+        Client::new(options::access(&file, &context).expect("a context")).expect("a client")
     }
 
     fn down(&self) {
@@ -160,45 +145,56 @@ impl Drop for Up {
     }
 }
 
+const LOOK: Duration = Duration::from_millis(10);
+const CREATES: usize = 500;
+const WRITERS: usize = 16;
+
+/// Creates an object until that is acknowledged. That it is there already tells that an earlier request came through
+/// whose answer did not.
+async fn create_surely(client: Client, path: &str, object: Value) {
+    let deadline = Instant::now() + PATIENCE;
+    while let Err(error) = client.create(path, &object).await
+        && !error.is_conflict()
+    {
+        assert!(Instant::now() < deadline, "not acknowledged: {error}");
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_acknowledged_object_is_lost_when_processes_are_killed() {
     let up = Up::start().await;
-    let kubectl = async |context: &str, arguments: &str| {
-        eventually(&format!("kubectl {arguments}"), async || up.kubectl(context, arguments).await)
-            .await
-    };
-    kubectl("federation", "create namespace many").await;
-    let dir = up.dir.path();
-    let write = |name: &str, objects: &[Value]| {
-        let documents: Vec<String> = objects.iter().map(Value::to_string).collect();
-        std::fs::write(dir.join(name), documents.join("\n")).unwrap();
-    };
-    let federated = json!({
-        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace",
-        "metadata": {"name": "many", "namespace": "many"},
-        "spec": {"template": {}, "placement": {"clusterSelector": {}}},
-    });
-    write("namespace.json", &[federated]);
-    kubectl("federation", &format!("apply -f {}", dir.join("namespace.json").display())).await;
-    for (round, killed) in
-        ["kubefed-apiserver", "kubefed-controller-manager", "kubefed-localcluster"]
-            .iter()
-            .enumerate()
-    {
-        let objects: Vec<Value> = (0..20).map(|n| map(round * 20 + n)).collect();
-        write("maps.json", &objects);
-        kubectl("federation", &format!("-n many apply -f {}", dir.join("maps.json").display()))
-            .await;
-        up.kill(killed);
+    let federation = up.client("federation");
+    with_namespace(&federation).await;
+    let mut writers = JoinSet::new();
+    let mut todo = 0..CREATES;
+    for acknowledged in 0..CREATES {
+        while writers.len() < WRITERS
+            && let Some(n) = todo.next()
+        {
+            writers.spawn(create_surely(federation.clone(), MAPS, map(n)));
+        }
+        writers.join_next().await.expect("a writer").expect("acknowledged");
+        match acknowledged {
+            100 => up.kill("kubefed-apiserver"),
+            250 => up.kill("kubefed-controller-manager"),
+            400 => up.kill("kubefed-localcluster"),
+            _ => {}
+        }
     }
     // What was acknowledged is there, once, in both members; also after a restart of everything.
     for round in 0..2 {
         for cluster in ["cluster1", "cluster2"] {
-            eventually("every map is there", async || {
-                let maps = up
-                    .kubectl(cluster, "-n many get configmaps -l kubefed.io/managed=true -o name")
-                    .await?;
-                (maps.lines().count() == 60).then_some(())
+            wait_for_maps(&up.client(cluster), CREATES).await;
+        }
+        for (path, what) in [(MAPS, "maps"), (RECORDS, "records")] {
+            eventually(&format!("{what}, each once"), async || {
+                let list = up.client("federation").get(path).await.ok()?;
+                let names = list["items"]
+                    .as_array()?
+                    .iter()
+                    .filter_map(|item| item["metadata"]["name"].as_str());
+                (names.filter(|name| name.contains("map-")).count() == CREATES).then_some(())
             })
             .await;
         }

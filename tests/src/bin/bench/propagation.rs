@@ -12,7 +12,6 @@ use crate::row;
 
 const MEMBERS: &[&str] = &["cluster1", "cluster2"];
 const ROUNDS: usize = 50;
-const MAPS: usize = 200;
 const FEDERATED: &str = "/apis/types.kubefed.io/v1beta1/namespaces/bench/federatedconfigmaps";
 const TARGET: &str = "/api/v1/namespaces/bench/configmaps";
 const JSON: &str = "application/json";
@@ -40,9 +39,14 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     row("an override is edited until it is seen in the member, p50 of 50", edits, 15.0, "ms");
     let drifts = drifts(&member, &mut watch).await?;
     row("an object is deleted in the member until it is back, p50 of 50", drifts, 3.0, "ms");
-    let all = many(&federation).await?;
     // In proportion to 1,000 × 3 in 5 s.
+    let all = many(&federation, "map", 200).await?;
     row("200 FederatedConfigMaps, the first create until the last object", all, 667.0, "ms");
+    let alone = many(&federation, "alone", 100).await?;
+    row("100 FederatedConfigMaps, the same", alone, 333.0, "ms");
+    let _silent = federation.join_silent("silent").await;
+    let beside = many(&federation, "beside", 100).await?;
+    row("100 beside a member that never answers, which delays no other", beside, 1.2 * alone, "ms");
     Ok(())
 }
 
@@ -112,7 +116,8 @@ async fn rest() {
     tokio::time::sleep(Duration::from_millis(50)).await;
 }
 
-async fn many(federation: &Federation) -> anyhow::Result<f64> {
+/// The time from the first create to the last arrival in a member, in ms.
+async fn many(federation: &Federation, prefix: &'static str, count: usize) -> anyhow::Result<f64> {
     let mut arrivals = JoinSet::new();
     for name in MEMBERS {
         let mut watch = watch(&federation.member(name).admin()).await?;
@@ -120,8 +125,8 @@ async fn many(federation: &Federation) -> anyhow::Result<f64> {
             let mut arrived = 0;
             until(&mut watch, |kind, object| {
                 let name = object["metadata"]["name"].as_str().unwrap_or("");
-                arrived += usize::from(kind == "ADDED" && name.starts_with("map-"));
-                arrived == MAPS
+                arrived += usize::from(kind == "ADDED" && name.starts_with(prefix));
+                arrived == count
             })
             .await
         });
@@ -129,9 +134,11 @@ async fn many(federation: &Federation) -> anyhow::Result<f64> {
     let admin = federation.admin();
     let started = Instant::now();
     let mut creates = JoinSet::new();
-    for index in 0..MAPS {
+    for index in 0..count {
         let admin = admin.clone();
-        creates.spawn(async move { admin.create(FEDERATED, &map(&format!("map-{index}"))).await });
+        creates.spawn(
+            async move { admin.create(FEDERATED, &map(&format!("{prefix}-{index}"))).await },
+        );
     }
     while let Some(created) = creates.join_next().await {
         created?.map_err(|error| anyhow!(error))?;
