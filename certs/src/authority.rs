@@ -76,7 +76,8 @@ impl Authority {
         let signer = Signer::generate().ok_or_else(|| Error::Build("no key".into()))?;
         let subject = subject(common_name, &[])?;
         let profile = Profile { issuer: None, subject, purpose: Purpose::Authority };
-        let certificate = issue(profile, &signer, &signer, AUTHORITY_LIFETIME)?;
+        let validity = Validity::from_now(AUTHORITY_LIFETIME)?;
+        let certificate = issue(profile, &signer, &signer, validity)?;
         Ok(Authority { certificate, signer })
     }
 
@@ -126,11 +127,33 @@ impl Authority {
     }
 
     fn issue(&self, subject: Name, purpose: Purpose) -> Result<KeyPairPem, Error> {
+        self.issue_valid(subject, purpose, Validity::from_now(YEAR)?)
+    }
+
+    fn issue_valid(
+        &self,
+        subject: Name,
+        purpose: Purpose,
+        validity: Validity,
+    ) -> Result<KeyPairPem, Error> {
         let key = Signer::generate().ok_or_else(|| Error::Build("no key".into()))?;
         let issuer = self.certificate.tbs_certificate().subject().clone();
         let profile = Profile { issuer: Some(issuer), subject, purpose };
-        let certificate = issue(profile, &key, &self.signer, YEAR)?;
+        let certificate = issue(profile, &key, &self.signer, validity)?;
         pair_pem(&certificate, &key)
+    }
+
+    /// A serving certificate for one name that is good between two times.
+    #[cfg(test)]
+    pub(crate) fn issue_server_between(
+        &self,
+        name: &str,
+        from: std::time::SystemTime,
+        until: std::time::SystemTime,
+    ) -> Result<KeyPairPem, Error> {
+        let validity = Validity::new(from.try_into()?, until.try_into()?);
+        let names = vec![GeneralName::DnsName(Ia5String::new(name)?)];
+        self.issue_valid(subject(name, &[])?, Purpose::Server(names), validity)
     }
 }
 
@@ -156,14 +179,13 @@ fn issue(
     profile: Profile,
     key: &Signer,
     signer: &Signer,
-    lifetime: Duration,
+    validity: Validity,
 ) -> Result<Certificate, Error> {
     let public = SubjectPublicKeyInfoOwned::from_der(&key.public_key_der())?;
     let mut serial = [0_u8; 16];
     aws_lc_rs::rand::fill(&mut serial).map_err(|_| Error::Build("no random numbers".into()))?;
     // A positive number of one length.
     serial[0] = (serial[0] & 0x7f) | 0x40;
-    let validity = Validity::from_now(lifetime)?;
     let builder = CertificateBuilder::new(profile, SerialNumber::new(&serial)?, validity, public)?;
     Ok(builder.build::<_, Signature>(signer)?)
 }

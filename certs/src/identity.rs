@@ -25,6 +25,12 @@ impl Identity {
     }
 }
 
+/// When a certificate begins to be good, in seconds since 1970.
+pub(crate) fn not_before(certificate_der: &[u8]) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(certificate_der).ok()?;
+    Some(certificate.validity().not_before.timestamp())
+}
+
 /// When a certificate ends, in seconds since 1970.
 pub fn not_after(certificate_der: &[u8]) -> Option<i64> {
     let (_, certificate) = X509Certificate::from_der(certificate_der).ok()?;

@@ -2,9 +2,14 @@
 
 mod authority;
 mod identity;
+mod lenient;
 mod signer;
 mod tls;
 
 pub use authority::{Authority, Error, KeyPairPem, service_account_key};
 pub use identity::{Identity, not_after};
-pub use tls::{ClientTls, ServerFiles, ServerTls, client_config, install_crypto_provider};
+pub use lenient::Unchecked;
+pub use tls::{
+    ClientTls, ServerFiles, ServerTls, client_config, install_crypto_provider,
+    lenient_client_config,
+};

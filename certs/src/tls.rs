@@ -13,6 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
+use crate::lenient::{Lenient, Unchecked};
 
 /// How often the files are looked at. Kubernetes swaps links under a mounted secret, which no file watch sees reliably.
 const POLL: Duration = Duration::from_secs(10);
@@ -142,10 +143,27 @@ pub struct ClientTls {
 /// # Errors
 /// If some PEM is none.
 pub fn client_config(tls: &ClientTls) -> Result<ClientConfig, Error> {
-    let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+    lenient_client_config(tls, Unchecked::default())
+}
+
+/// The TLS configuration of a client that leaves out checks of the server's certificate.
+///
+/// # Errors
+/// If some PEM is none.
+pub fn lenient_client_config(tls: &ClientTls, unchecked: Unchecked) -> Result<ClientConfig, Error> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| Error::Build(error.to_string()))?
-        .with_root_certificates(roots(&tls.ca_pem)?);
+        .map_err(|error| Error::Build(error.to_string()))?;
+    let builder = if unchecked == Unchecked::default() {
+        builder.with_root_certificates(roots(&tls.ca_pem)?)
+    } else {
+        let trusted =
+            if unchecked.everything { RootCertStore::empty() } else { roots(&tls.ca_pem)? };
+        let verifier = Lenient::new(unchecked, trusted, algorithms);
+        builder.dangerous().with_custom_certificate_verifier(verifier)
+    };
     let mut config = match &tls.identity {
         None => builder.with_no_client_auth(),
         Some((cert, key_pem)) => builder
@@ -199,8 +217,17 @@ mod tests {
         client: &ClientTls,
         name: &'static str,
     ) -> Result<Option<Identity>, rustls::Error> {
+        shake_leniently(server, client, name, Unchecked::default())
+    }
+
+    fn shake_leniently(
+        server: &Contents,
+        client: &ClientTls,
+        name: &'static str,
+        unchecked: Unchecked,
+    ) -> Result<Option<Identity>, rustls::Error> {
         let mut server = ServerConnection::new(server.config().unwrap()).unwrap();
-        let config = Arc::new(client_config(client).unwrap());
+        let config = Arc::new(lenient_client_config(client, unchecked).unwrap());
         let mut client = ClientConnection::new(config, name.try_into().unwrap()).unwrap();
         while client.is_handshaking() || server.is_handshaking() {
             let mut wire = Vec::new();
@@ -268,5 +295,49 @@ mod tests {
             alpn: Vec::new(),
         };
         assert_eq!(shake(&contents(&again), &tls, "localhost").unwrap(), None);
+    }
+
+    #[test]
+    fn a_check_that_is_left_out_lets_pass_just_what_it_is_for() {
+        let (ca, other) = (Authority::new("ca").unwrap(), Authority::new("ca").unwrap());
+        let hour = Duration::from_secs(3600);
+        let now = std::time::SystemTime::now();
+        let server = |ca: &Authority, name: &str, from, until| {
+            let pair = ca.issue_server_between(name, from, until).unwrap();
+            let (cert, key) = (pair.cert_pem.into_bytes(), pair.key_pem.into_bytes());
+            Contents { cert, key, client_ca: None }
+        };
+        let (past, future) = ((now - 2 * hour, now - hour), (now + hour, now + 2 * hour));
+        let current = (now - hour, now + hour);
+        let servers = [
+            server(&ca, "localhost", current.0, current.1),
+            server(&ca, "elsewhere", current.0, current.1),
+            server(&ca, "localhost", past.0, past.1),
+            server(&ca, "localhost", future.0, future.1),
+            server(&ca, "elsewhere", past.0, past.1),
+            server(&other, "localhost", current.0, current.1),
+        ];
+        let (everything, name, validity) = (true, true, true);
+        let unchecked = Unchecked::default();
+        let tls = ClientTls {
+            ca_pem: ca.cert_pem().unwrap().into_bytes(),
+            identity: None,
+            alpn: Vec::new(),
+        };
+        for (unchecked, passing) in [
+            (unchecked, [true, false, false, false, false, false]),
+            (Unchecked { name, ..unchecked }, [true, true, false, false, false, false]),
+            (Unchecked { validity, ..unchecked }, [true, false, true, true, false, false]),
+            (Unchecked { name, validity, ..unchecked }, [true, true, true, true, true, false]),
+            (Unchecked { everything, ..unchecked }, [true; 6]),
+        ] {
+            let passed = servers
+                .each_ref()
+                .map(|s| shake_leniently(s, &tls, "localhost", unchecked).is_ok());
+            assert_eq!(passed, passing, "{unchecked:?}");
+        }
+        let trusts_nobody = ClientTls::default();
+        let everything = Unchecked { everything, ..unchecked };
+        assert!(shake_leniently(&servers[5], &trusts_nobody, "localhost", everything).is_ok());
     }
 }

@@ -10,13 +10,17 @@ use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as HyperClient;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use kubefed_apimachinery::status::Status;
-use kubefed_certs::{ClientTls, client_config};
+use kubefed_certs::{ClientTls, Unchecked, lenient_client_config};
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::time::Instant;
+
+mod proxy;
+
+pub use proxy::Proxy;
+use proxy::Road;
 
 /// A request that is not answered by then has failed.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -64,6 +68,10 @@ impl Error {
 pub struct Access {
     pub url: String,
     pub tls: ClientTls,
+    /// Checks of the server's certificate that are left out.
+    pub unchecked: Unchecked,
+    /// What stands between us and the server.
+    pub proxy: Option<Proxy>,
     pub token: Option<String>,
     /// A file with a token that changes.
     pub token_file: Option<PathBuf>,
@@ -74,7 +82,7 @@ pub struct Access {
 pub struct Client(Arc<Inner>);
 
 struct Inner {
-    http: HyperClient<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    http: HyperClient<HttpsConnector<Road>, Full<Bytes>>,
     url: String,
     token: Option<String>,
     token_file: Option<PathBuf>,
@@ -105,17 +113,14 @@ impl Client {
     /// # Errors
     /// If the certificates can't be used.
     pub fn new(access: Access) -> Result<Self, String> {
-        let config = client_config(&access.tls).map_err(|error| error.to_string())?;
-        let mut tcp = HttpConnector::new();
-        tcp.enforce_http(false);
-        // A small frame must not wait for the answer to the frame before it: with Nagle's algorithm each hop of a
-        // propagation takes 40 ms.
-        tcp.set_nodelay(true);
+        let config = lenient_client_config(&access.tls, access.unchecked)
+            .map_err(|error| error.to_string())?;
+        let road = Road::new(access.proxy.as_ref(), &config);
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(config)
             .https_only()
             .enable_http2()
-            .wrap_connector(tcp);
+            .wrap_connector(road);
         let http = HyperClient::builder(TokioExecutor::new())
             .timer(TokioTimer::new())
             .http2_only(true)
@@ -311,7 +316,7 @@ impl Client {
 }
 
 /// The reasons of an error, outermost first.
-fn chain(error: &dyn std::error::Error) -> String {
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

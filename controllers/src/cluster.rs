@@ -6,20 +6,19 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use kubefed_api::kubefedcluster::endpoint_url;
 use kubefed_api::kubefedconfig::HealthCheck;
 use kubefed_api::placement;
 use kubefed_apimachinery::{meta, time};
-use kubefed_certs::ClientTls;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::cache::{Key, Source, without_managed_fields};
-use crate::client::{Access, Client};
+use crate::client::Client;
 use crate::control::{Control, Member, Readiness, path};
 use crate::queue::Queue;
 
+mod connect;
 mod health;
 
 use health::{Probe, Thresholds};
@@ -235,16 +234,8 @@ async fn connect(
     }
     let token =
         String::from_utf8(token).map_err(|_| format!("the token in secret {name} is no text"))?;
-    let disabled = spec["disabledTLSValidations"].as_array().is_some_and(|list| !list.is_empty());
-    if disabled || spec["proxyURL"].as_str().is_some_and(|proxy| !proxy.is_empty()) {
-        return Err("disabledTLSValidations and proxyURL are not supported".into());
-    }
-    let client = Client::new(Access {
-        url: endpoint_url(spec["apiEndpoint"].as_str().unwrap_or(""))?,
-        tls: ClientTls { ca_pem: decode(&spec["caBundle"])?, ..ClientTls::default() },
-        token: Some(token.trim().to_owned()),
-        token_file: None,
-    })?;
+    let access = connect::access(spec, token.trim().to_owned())?;
+    let client = Client::new(access).map_err(|why| format!("spec.caBundle: {why}"))?;
     *connected = Some((identity, client.clone()));
     Ok(client)
 }

@@ -169,5 +169,6 @@ pub fn access(config: &Kubeconfig, options: &KubeConfigOptions) -> anyhow::Resul
         tls: ClientTls { ca_pem, identity, alpn: Vec::new() },
         token,
         token_file: changing,
+        ..Access::default()
     })
 }

@@ -1,0 +1,97 @@
+//! How clusters are reached: through proxies, and with certificates that do not fit.
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use kubefed_api::kubefedcluster;
+use kubefed_tests::proxy::ConnectProxy;
+use kubefed_tests::{Federation, NAMESPACE, a_federation_of, a_member, eventually, join};
+use serde_json::{Value, json};
+
+fn cluster_path(name: &str) -> String {
+    format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/kubefedclusters/{name}")
+}
+
+async fn change(federation: &Federation, name: &str, spec: Value) {
+    let changed = federation.admin().merge(&cluster_path(name), &json!({"spec": spec})).await;
+    changed.expect("the cluster is changed");
+}
+
+/// Waits until a cluster's condition of this type is true; what it says.
+async fn is_told(federation: &Federation, name: &str, kind: &str) -> String {
+    let admin = federation.admin();
+    eventually(&format!("{name} is {kind}"), async || {
+        let cluster = admin.get(&cluster_path(name)).await.ok()?;
+        let conditions = cluster["status"]["conditions"].as_array()?.clone();
+        let condition = conditions.into_iter().find(|c| c["type"] == kind)?;
+        (condition["status"] == "True")
+            .then(|| condition["message"].as_str().unwrap_or("").to_owned())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_behind_a_proxy_is_reached_by_the_name_that_its_certificate_does_not_have() {
+    let federation = a_federation_of(&[]).await;
+    let far = a_member().await;
+    let allowed = format!("Basic {}", BASE64_STANDARD.encode("me:p@ss"));
+    let proxy = ConnectProxy::start(far.server.address, &allowed).await;
+    // Nobody resolves this name but the proxy.
+    join(&federation.api, "far", "https://far.invalid:6443", &far).await;
+    is_told(&federation, "far", "Offline").await;
+    assert!(proxy.asked.borrow().is_empty());
+
+    change(&federation, "far", json!({"proxyURL": format!("http://me:wrong@{}", proxy.address)}))
+        .await;
+    let told = eventually("the proxy's refusal is told", async || {
+        let told = is_told(&federation, "far", "Offline").await;
+        told.contains("proxy authorization required").then_some(told)
+    })
+    .await;
+    assert!(told.contains(&proxy.address.to_string()) && !told.contains("wrong"), "{told}");
+
+    let url = format!("http://me:p%40ss@{}", proxy.address);
+    change(&federation, "far", json!({"proxyURL": url})).await;
+    eventually("the certificate's name is told not to fit", async || {
+        is_told(&federation, "far", "Offline").await.contains("not valid for name").then_some(())
+    })
+    .await;
+
+    change(&federation, "far", json!({"disabledTLSValidations": ["SubjectName"]})).await;
+    federation.wait_ready("far").await;
+    let asked = proxy.asked.borrow().clone();
+    assert!(asked.iter().all(|host| host == "far.invalid:6443"), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_of_an_unknown_authority_is_reached_only_without_any_check() {
+    let federation = a_federation_of(&[]).await;
+    let (member, stranger) = (a_member().await, a_member().await);
+    join(&federation.api, "one", &member.url(), &member).await;
+    federation.wait_ready("one").await;
+
+    let others = std::fs::read(stranger.ca_file()).expect("the CA");
+    let checks = json!({"caBundle": BASE64_STANDARD.encode(others), "disabledTLSValidations": ["SubjectName", "ValidityPeriod"]});
+    change(&federation, "one", checks).await;
+    let told = is_told(&federation, "one", "Offline").await;
+    assert!(told.contains("certificate"), "{told}");
+
+    change(&federation, "one", json!({"disabledTLSValidations": ["*"]})).await;
+    let admin = federation.admin();
+    eventually("the cluster is ready", async || {
+        let cluster = admin.get(&cluster_path("one")).await.ok()?;
+        kubefedcluster::is_ready(&cluster).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_cannot_be_understood_is_told_to_be_malformed_with_the_field() {
+    let federation = a_federation_of(&[]).await;
+    let member = a_member().await;
+    join(&federation.api, "one", &member.url(), &member).await;
+    federation.wait_ready("one").await;
+    let proxy = json!({"proxyURL": "http://me:hunter2@proxy:port"});
+    change(&federation, "one", proxy).await;
+    let told = is_told(&federation, "one", "ConfigMalformed").await;
+    assert!(told.contains("spec.proxyURL") && !told.contains("hunter2"), "{told}");
+}
