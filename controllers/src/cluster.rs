@@ -4,22 +4,22 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use kubefed_api::kubefedconfig::HealthCheck;
 use kubefed_api::placement;
 use kubefed_apimachinery::{meta, time};
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::cache::{Key, Source, without_managed_fields};
+use crate::cache::{Source, without_managed_fields};
 use crate::client::Client;
 use crate::control::{Control, Member, Readiness, path};
 use crate::queue::Queue;
 
 mod connect;
 mod health;
+
+pub(crate) use connect::Token;
 
 use health::{Probe, Thresholds};
 
@@ -29,18 +29,35 @@ const COMPONENT: &str = "kubefedcluster-controller";
 /// probe wakes everything that watches clusters.
 const REFRESH: Duration = Duration::from_secs(300);
 
-/// Follows the KubeFedClusters and keeps a task for each.
+/// What may concern a cluster, by name.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Change {
+    Cluster(String),
+    Secret(String),
+}
+
+/// Follows the KubeFedClusters and keeps a task for each. The secrets beside them are followed too, for their tokens: one
+/// that is rotated is taken up at once.
 pub(crate) async fn run(control: Arc<Control>) {
-    let source = Source {
-        path: path(GROUP_VERSION, &control.namespace, "kubefedclusters"),
+    let of = |group_version: &str, plural: &str| Source {
+        path: path(group_version, &control.namespace, plural),
         ..Source::default()
     };
-    let changes: Queue<Key> = Queue::default();
+    let changes: Queue<Change> = Queue::default();
+    let clusters = of(GROUP_VERSION, "kubefedclusters");
     let follow = control.clusters.follow(
         &control.host,
-        &source,
+        &clusters,
         without_managed_fields,
-        |key| changes.add(key.clone()),
+        |key| changes.add(Change::Cluster(key.name.clone())),
+        &control.token,
+    );
+    let secrets = of("v1", "secrets");
+    let follow_secrets = control.tokens.follow(
+        &control.host,
+        &secrets,
+        |secret| connect::token(&secret),
+        |key| changes.add(Change::Secret(key.name.clone())),
         &control.token,
     );
     let manage = async {
@@ -51,24 +68,35 @@ pub(crate) async fn run(control: Arc<Control>) {
         }
         publish_all(&control, &known);
         loop {
-            let key = changes.next().await;
-            changes.done(&key);
-            let cluster = control.clusters.get(&key);
-            if take_up(&control, &mut known, &key.name, cluster.as_deref()) {
-                publish_all(&control, &known);
+            let change = changes.next().await;
+            changes.done(&change);
+            match change {
+                Change::Cluster(name) => {
+                    let cluster = control.clusters.get(&control.key_of(&name));
+                    if take_up(&control, &mut known, &name, cluster.as_deref()) {
+                        publish_all(&control, &known);
+                    }
+                }
+                Change::Secret(name) => known
+                    .values()
+                    .filter(|known| known.spec["secretRef"]["name"] == *name)
+                    .for_each(|known| known.member.probe.notify_one()),
             }
         }
     };
     tokio::select! {
         () = follow => {}
+        () = follow_secrets => {}
         () = manage => {}
     }
 }
 
 /// A cluster that has its task.
 struct Known {
-    /// How it is reached: another way makes it another member.
-    reach: Value,
+    /// Which one it is: one at another place is another member.
+    identity: Value,
+    /// How it is reached.
+    spec: Value,
     placeable: placement::Cluster,
     member: Arc<Member>,
 }
@@ -88,26 +116,28 @@ fn take_up(
         }
         return gone.is_some();
     };
-    let reach = json!([cluster["metadata"]["uid"], cluster["spec"]]);
+    let spec = cluster["spec"].clone();
+    let identity = json!([cluster["metadata"]["uid"], spec["apiEndpoint"]]);
     let labels = cluster["metadata"]["labels"].as_object().into_iter().flatten();
     let labels = labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or("").to_owned()));
     let placeable = placement::Cluster { name: name.to_owned(), labels: labels.collect() };
-    match known.get_mut(name) {
-        Some(known) if known.reach == reach && known.placeable == placeable => return false,
-        Some(known) => {
-            if known.reach != reach {
-                known.member.token.cancel();
-                known.member = start(control, name);
-                known.reach = reach;
-            }
-            known.placeable = placeable;
-        }
-        None => {
-            let member = start(control, name);
-            known.insert(name.to_owned(), Known { reach, placeable, member });
-        }
+    let Some(known) = known.get_mut(name) else {
+        let member = start(control, name);
+        known.insert(name.to_owned(), Known { identity, spec, placeable, member });
+        return true;
+    };
+    let moved = known.identity != identity;
+    if moved {
+        known.member.token.cancel();
+        known.member = start(control, name);
+        known.identity = identity;
+    } else if known.spec != spec {
+        known.member.probe.notify_one();
     }
-    true
+    known.spec = spec;
+    let other = moved || known.placeable != placeable;
+    known.placeable = placeable;
+    other
 }
 
 /// Tells the syncs; whatever is placed by a selector is placed anew.
@@ -125,6 +155,7 @@ fn start(control: &Arc<Control>, name: &str) -> Arc<Member> {
     let member = Arc::new(Member {
         name: name.to_owned(),
         ready: watch::Sender::default(),
+        probe: Notify::new(),
         token: control.token.child_token(),
     });
     let (task, control) = (Arc::clone(&member), Arc::clone(control));
@@ -142,16 +173,25 @@ fn start(control: &Arc<Control>, name: &str) -> Arc<Member> {
 
 /// Probes one cluster; no other cluster's trouble delays it.
 async fn probe_for_ever(control: &Control, member: &Member) {
-    let key = Key { namespace: control.namespace.clone(), name: member.name.clone() };
+    let key = control.key_of(&member.name);
     let mut thresholds = Thresholds::default();
-    let mut connected: Option<(Value, Client)> = None;
+    let mut connected: Option<Connection> = None;
+    let mut spec = Value::Null;
     let mut described: Option<Instant> = None;
+    let mut configs = control.config.clone();
+    // Without the list a secret that is there could not be told from one that is not.
+    control.tokens.wait_filled().await;
     loop {
         let began = Instant::now();
-        let check = HealthCheck::of(&control.config.borrow().clone());
+        let check = HealthCheck::of(&configs.borrow_and_update().clone());
         let Some(cluster) = control.clusters.get(&key) else { return };
+        if spec != cluster["spec"] {
+            // Reached in another way, it is judged anew.
+            thresholds = Thresholds::default();
+            spec = cluster["spec"].clone();
+        }
         let describe = described.is_none_or(|at| at.elapsed() >= REFRESH);
-        let probe = match connect(control, &cluster, &mut connected).await {
+        let probe = match connect(control, &spec, &mut connected) {
             Ok(client) => health::probe(&client, check.timeout, describe).await,
             Err(why) => {
                 control.events.warn(
@@ -176,10 +216,15 @@ async fn probe_for_ever(control: &Control, member: &Member) {
         control.metrics.probed(began.elapsed());
         let settled = thresholds.take(probe, &check);
         control.metrics.cluster(&member.name, settled.state());
-        let client = connected.as_ref().map(|(_, client)| client.clone());
+        let client = connected.as_ref().map(|connection| connection.client.clone());
         publish(member, client.filter(|_| settled.is_ready()));
         write_status(control, &cluster, &settled).await;
-        tokio::time::sleep(check.period).await;
+        tokio::select! {
+            () = tokio::time::sleep(check.period) => {}
+            () = member.probe.notified() => {}
+            // The period may be another one.
+            Ok(()) = configs.changed() => {}
+        }
     }
 }
 
@@ -198,45 +243,36 @@ fn publish(member: &Member, client: Option<Client>) {
     });
 }
 
-/// The client of a cluster; a new one when the credentials changed.
-async fn connect(
+/// A client, and what it was made of.
+struct Connection {
+    spec: Value,
+    token: Arc<Token>,
+    client: Client,
+}
+
+/// The client of a cluster; a new one when its spec or its token changed.
+fn connect(
     control: &Control,
-    cluster: &Value,
-    connected: &mut Option<(Value, Client)>,
+    spec: &Value,
+    connected: &mut Option<Connection>,
 ) -> Result<Client, String> {
-    let spec = &cluster["spec"];
-    let name = spec["secretRef"]["name"]
-        .as_str()
-        .filter(|name| !name.is_empty())
-        .ok_or("spec.secretRef.name is empty")?;
-    let path = format!("/api/v1/namespaces/{}/secrets/{name}", control.namespace);
-    let secret = match control.host.get(&path).await {
-        Ok(secret) => secret,
-        // The federation itself is not reached: that is no fault of the cluster, which keeps its client.
-        Err(error) if !error.is_not_found() && connected.is_some() => {
-            tracing::warn!(cluster = %cluster["metadata"]["name"], %error, "the secret cannot be read now");
-            return Ok(connected.as_ref().map(|(_, client)| client.clone()).ok_or("no client")?);
-        }
-        Err(error) => return Err(format!("secret {name}: {error}")),
-    };
-    let identity = json!([secret["data"], spec]);
-    if let Some((known, client)) = connected
-        && *known == identity
+    let name = spec["secretRef"]["name"].as_str().unwrap_or("");
+    let token = control.tokens.get(&control.key_of(name)).ok_or_else(|| {
+        format!(
+            "spec.secretRef.name: there is no secret {name:?} in namespace {}",
+            control.namespace
+        )
+    })?;
+    if let Some(known) = connected
+        && known.spec == *spec
+        && *known.token == *token
     {
-        return Ok(client.clone());
+        return Ok(known.client.clone());
     }
-    let decode = |value: &Value| {
-        BASE64_STANDARD.decode(value.as_str().unwrap_or("")).map_err(|error| error.to_string())
-    };
-    let token = decode(&secret["data"]["token"])?;
-    if token.is_empty() {
-        return Err(format!("secret {name} has no token"));
-    }
-    let token =
-        String::from_utf8(token).map_err(|_| format!("the token in secret {name} is no text"))?;
-    let access = connect::access(spec, token.trim().to_owned())?;
+    let text = token.text().map_err(|why| format!("secret {name:?}: {why}"))?;
+    let access = connect::access(spec, text.to_owned())?;
     let client = Client::new(access).map_err(|why| format!("spec.caBundle: {why}"))?;
-    *connected = Some((identity, client.clone()));
+    *connected = Some(Connection { spec: spec.clone(), token, client: client.clone() });
     Ok(client)
 }
 

@@ -7,12 +7,13 @@ use std::sync::atomic::AtomicBool;
 use jiff::Timestamp;
 use kubefed_api::placement;
 use serde_json::Value;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cache::{Cache, Key};
 use crate::client::Client;
+use crate::cluster::Token;
 use crate::events::Recorder;
 use crate::metrics::Metrics;
 
@@ -33,6 +34,8 @@ pub(crate) enum Readiness {
 pub(crate) struct Member {
     pub(crate) name: String,
     pub(crate) ready: watch::Sender<Readiness>,
+    /// Told to probe at once.
+    pub(crate) probe: Notify,
     pub(crate) token: CancellationToken,
 }
 
@@ -47,6 +50,8 @@ pub(crate) struct Control {
     /// The KubeFedConfig, or the defaults while there is none.
     pub(crate) config: watch::Receiver<Arc<Value>>,
     pub(crate) clusters: Cache<Value>,
+    /// Of each secret beside them its token.
+    pub(crate) tokens: Cache<Token>,
     /// The members as they are joined now.
     pub(crate) members: watch::Sender<Arc<Members>>,
     /// The clusters as placement sees them; none before they are known.
@@ -69,9 +74,13 @@ impl Control {
         self.placeable.borrow().clone().unwrap_or_default()
     }
 
+    /// The key of what has this name beside the control plane.
+    pub(crate) fn key_of(&self, name: &str) -> Key {
+        Key { namespace: self.namespace.clone(), name: name.to_owned() }
+    }
+
     pub(crate) fn is_joined(&self, cluster: &str) -> bool {
-        let key = Key { namespace: self.namespace.clone(), name: cluster.to_owned() };
-        self.clusters.get(&key).is_some()
+        self.clusters.get(&self.key_of(cluster)).is_some()
     }
 
     pub(crate) fn now(&self) -> Timestamp {

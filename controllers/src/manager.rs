@@ -70,6 +70,7 @@ pub async fn run(
         is_namespaced,
         config: configs,
         clusters: Cache::default(),
+        tokens: Cache::default(),
         members: watch::Sender::default(),
         placeable: watch::Sender::default(),
         namespaces: Cache::default(),

@@ -95,3 +95,43 @@ async fn a_cluster_that_cannot_be_understood_is_told_to_be_malformed_with_the_fi
     let told = is_told(&federation, "one", "ConfigMalformed").await;
     assert!(told.contains("spec.proxyURL") && !told.contains("hunter2"), "{told}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_that_is_rotated_is_taken_up_at_once() {
+    let federation = a_federation_of(&[]).await;
+    let admin = federation.admin();
+    // After the first probe nobody asks by himself.
+    let config = json!({
+        "apiVersion": "core.kubefed.io/v1beta1", "kind": "KubeFedConfig", "metadata": {"name": "kubefed"},
+        "spec": {"scope": "Cluster", "clusterHealthCheck": {"period": "1h"}},
+    });
+    let configs = format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/kubefedconfigs");
+    admin.create(&configs, &config).await.expect("a config");
+    let member = a_member().await;
+    join(&federation.api, "one", &member.url(), &member).await;
+    federation.wait_ready("one").await;
+
+    let secrets = format!("/api/v1/namespaces/{NAMESPACE}/secrets");
+    let good = admin.get(&format!("{secrets}/one")).await.expect("the secret");
+    let token = |token: &Value| json!({"data": {"token": token}});
+    admin.delete(&format!("{secrets}/one"), &json!({})).await.expect("deleted");
+    change(&federation, "one", json!({"secretRef": {"name": "other"}})).await;
+    let told = is_told(&federation, "one", "ConfigMalformed").await;
+    assert!(told.contains("there is no secret \"other\""), "{told}");
+
+    let other = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "other"}, "stringData": {"note": "x"}});
+    admin.create(&secrets, &other).await.expect("created");
+    eventually("the secret is told to have no token", async || {
+        let told = is_told(&federation, "one", "ConfigMalformed").await;
+        told.contains("nothing under the key token").then_some(())
+    })
+    .await;
+    let other = format!("{secrets}/other");
+    admin
+        .merge(&other, &token(&json!(BASE64_STANDARD.encode("no.such.token"))))
+        .await
+        .expect("changed");
+    is_told(&federation, "one", "Offline").await;
+    admin.merge(&other, &token(&good["data"]["token"])).await.expect("changed");
+    federation.wait_ready("one").await;
+}

@@ -8,6 +8,37 @@ use serde_json::Value;
 
 use crate::client::{Access, Proxy};
 
+/// A token is some kilobytes; what is longer is none.
+const MAX_TOKEN: usize = 64 * 1024;
+
+/// All that is kept of a secret: the token in it, or why there is none. It is shown nowhere.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Token(Result<String, &'static str>);
+
+impl Token {
+    pub(super) fn text(&self) -> Result<&str, &'static str> {
+        self.0.as_deref().map_err(|why| *why)
+    }
+}
+
+/// The token of a secret.
+pub(super) fn token(secret: &Value) -> Token {
+    let encoded = secret["data"]["token"].as_str().unwrap_or("");
+    if encoded.is_empty() {
+        return Token(Err("it has nothing under the key token"));
+    }
+    if encoded.len() > MAX_TOKEN {
+        return Token(Err("its token is longer than any token"));
+    }
+    let decoded =
+        BASE64_STANDARD.decode(encoded).ok().and_then(|bytes| String::from_utf8(bytes).ok());
+    let text = decoded.map(|text| text.trim().to_owned());
+    Token(match text {
+        Some(text) if !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic()) => Ok(text),
+        _ => Err("its token is not one line of text"),
+    })
+}
+
 /// How to reach a cluster; an error names the field that is wrong.
 pub(super) fn access(spec: &Value, token: String) -> Result<Access, String> {
     let text = |field: &str| spec[field].as_str().unwrap_or("");
@@ -74,6 +105,19 @@ mod tests {
         let all = of(json!({"disabledTLSValidations": ["*"], "caBundle": ""})).unwrap();
         assert!(all.unchecked.everything);
         assert!(of(json!({"proxyURL": "http://proxy:3128"})).unwrap().proxy.is_some());
+    }
+
+    #[test]
+    fn of_a_secret_the_token_is_kept_or_why_there_is_none() {
+        let of = |text: &str| {
+            token(&json!({"data": {"token": BASE64_STANDARD.encode(text), "other": "x"}}))
+        };
+        assert_eq!(of("abc.def\n").text(), Ok("abc.def"));
+        for unfit in ["", "two\nlines", &"x".repeat(MAX_TOKEN)] {
+            assert!(of(unfit).text().is_err(), "{unfit}");
+        }
+        assert!(token(&json!({"data": {"token": "?"}})).text().is_err());
+        assert!(token(&json!({})).text().is_err());
     }
 
     #[test]
