@@ -5,15 +5,11 @@
 //! too. Probes are not recorded.
 
 use std::path::PathBuf;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::extract::Request;
-use bytes::Bytes;
 use http::{HeaderValue, Response, header};
-use http_body::{Frame, SizeHint};
 use jiff::Timestamp;
 use kubefed_apimachinery::time;
 use kubefed_storage::object::Object;
@@ -22,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::body::Body;
+use crate::body::{Body, holding};
 use crate::listener::ConnectionInfo;
 use crate::metrics::Metrics;
 use crate::render::Reason;
@@ -231,7 +227,8 @@ impl Entry {
         }
         if long && response.status().is_success() {
             self.log.put(self.line("ResponseStarted")).await;
-            return response.map(|body| Body::new(Followed { body, _entry: self }));
+            // The end of the body is the end of the entry.
+            return response.map(|body| holding(body, self));
         }
         self.told = true;
         self.log.put(self.line("ResponseComplete")).await;
@@ -266,32 +263,6 @@ impl Drop for Entry {
         if !self.told {
             self.log.put_now(self.line("ResponseComplete"));
         }
-    }
-}
-
-/// The body of a long answer; its end ends the entry.
-struct Followed {
-    body: Body,
-    _entry: Entry,
-}
-
-impl http_body::Body for Followed {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }
 

@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 
 pub use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
-use http_body::Frame;
+use http_body::{Frame, SizeHint};
 use kubefed_storage::object::Object;
 
 /// How much of a list is put together before it is handed to the connection: large enough that a frame's own cost
@@ -79,5 +79,35 @@ impl ListBody {
             all.extend_from_slice(&chunk);
         }
         all
+    }
+}
+
+/// `body`, which keeps `held` until it was sent or given up.
+pub(crate) fn holding(body: Body, held: impl Unpin + Send + 'static) -> Body {
+    Body::new(Holding { body, _held: held })
+}
+
+struct Holding<T> {
+    body: Body,
+    _held: T,
+}
+
+impl<T: Unpin> http_body::Body for Holding<T> {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        Pin::new(&mut self.body).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }

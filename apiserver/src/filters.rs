@@ -15,9 +15,9 @@ use tokio::sync::Semaphore;
 use crate::audit::{self, Trail};
 use crate::authn::Authenticator;
 use crate::authz::{Attributes, Authorizer, Decision};
-use crate::body::Body;
+use crate::body::{Body, holding};
 use crate::listener::ConnectionInfo;
-use crate::metrics::Metrics;
+use crate::metrics::{self, Metrics};
 use crate::negotiate::{self, Media};
 use crate::query::Query;
 use crate::render;
@@ -36,6 +36,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Requests at a time, as Kubernetes: 400 that read and 200 that write.
 const MAX_READING: usize = 400;
 const MAX_WRITING: usize = 200;
+
+/// The media type of server-side apply, which is told apart in metrics.
+const APPLY: &[u8] = b"application/apply-patch";
 
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 /// A client's own id is kept as it is unless it is longer: it is written with every line of the log.
@@ -118,7 +121,13 @@ async fn outermost(
 
     let reads = !info.is_mutating() && !info.is_long_running();
     let takes_gzip = request.method() != Method::HEAD && gzip::is_accepted(request.headers());
-    let _in_flight = filters.metrics.in_flight(info.is_mutating());
+    let _in_flight =
+        (!info.is_long_running()).then(|| filters.metrics.in_flight(info.is_mutating()));
+    let counted = (info.is_resource && (filters.serves)(&info)).then(|| {
+        let content = request.headers().get(header::CONTENT_TYPE);
+        let applies = content.is_some_and(|content| content.as_bytes().starts_with(APPLY));
+        metrics::Request::of(&info, query.get("dryRun") == Some("All"), applies)
+    });
     let response = match answer(request, next, &info, &query).await {
         Ok(response) => response,
         Err(Failure::Refused(status)) => render::status(&status, media),
@@ -132,12 +141,21 @@ async fn outermost(
     };
     let code = response.status().as_u16();
     let elapsed = started.elapsed();
-    if info.is_resource && (filters.serves)(&info) {
-        filters.metrics.request(&info, code, elapsed);
+    let mut watched = None;
+    if let Some(counted) = counted {
+        if info.is_long_running() && response.status().is_success() {
+            watched = Some(filters.metrics.long_running(&counted));
+        }
+        let timed = (!info.is_long_running()).then_some(elapsed);
+        filters.metrics.answered(counted, code, timed);
     }
     tracing::debug!(verb = info.verb, path = info.path, code, ?elapsed, "HTTP");
     let response = match entry {
         Some(entry) => entry.answered(response, info.is_long_running()).await,
+        None => response,
+    };
+    let response = match watched {
+        Some(watched) => response.map(|body| holding(body, watched)),
         None => response,
     };
     let response = if reads { gzip::encode(response, takes_gzip).await } else { response };

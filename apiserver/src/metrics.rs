@@ -14,22 +14,61 @@ use prometheus_client::registry::Registry;
 
 use crate::request::RequestInfo;
 
+mod process;
+
+/// What a request was for.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Request {
-    verb: String,
+pub(crate) struct Request {
+    verb: &'static str,
+    dry_run: &'static str,
     group: String,
     version: String,
     resource: String,
     subresource: String,
     scope: &'static str,
-    code: u16,
+    component: &'static str,
+}
+
+impl Request {
+    /// The labels of a request for something that is served: what is not must not make a series of its own, for
+    /// anybody can ask for it.
+    pub(crate) fn of(info: &RequestInfo, dry_run: bool, applies: bool) -> Self {
+        let scope = match (info.name.is_empty(), info.namespace.is_empty()) {
+            (false, _) => "resource",
+            _ if info.verb == "create" => "resource",
+            (true, false) => "namespace",
+            (true, true) => "cluster",
+        };
+        let verb = match info.verb.as_str() {
+            "get" => "GET",
+            "list" => "LIST",
+            "watch" => "WATCH",
+            "create" => "POST",
+            "update" => "PUT",
+            "patch" if applies => "APPLY",
+            "patch" => "PATCH",
+            "delete" => "DELETE",
+            "deletecollection" => "DELETECOLLECTION",
+            _ => "other",
+        };
+        Request {
+            verb,
+            dry_run: if dry_run { "All" } else { "" },
+            group: info.group.clone(),
+            version: info.version.clone(),
+            resource: info.resource.clone(),
+            subresource: info.subresource.clone(),
+            scope,
+            component: "apiserver",
+        }
+    }
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct Latency {
-    verb: String,
-    group: String,
-    resource: String,
+struct Answered {
+    #[prometheus(flatten)]
+    request: Request,
+    code: u16,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -40,17 +79,20 @@ struct InFlight {
 /// The metrics of one server.
 pub struct Metrics {
     registry: Mutex<Registry>,
-    requests: Family<Request, Counter>,
-    durations: Family<Latency, Histogram>,
+    requests: Family<Answered, Counter>,
+    durations: Family<Request, Histogram>,
     in_flight: Family<InFlight, Gauge<i64, AtomicI64>>,
+    long_running: Family<Request, Gauge<i64, AtomicI64>>,
     /// Events written to the audit log, and those that could not be.
     pub(crate) audit_events: Counter,
     pub(crate) audit_errors: Counter,
 }
 
+/// The buckets of Kubernetes, below which those that answers from memory need.
 fn histogram() -> Histogram {
     Histogram::new([
-        0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+        0.001, 0.0025, 0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0,
+        5.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
     ])
 }
 
@@ -59,7 +101,7 @@ impl Default for Metrics {
         let mut registry = Registry::default();
         let requests = Family::default();
         let durations = Family::new_with_constructor(histogram as fn() -> Histogram);
-        let in_flight = Family::default();
+        let (in_flight, long_running) = (Family::default(), Family::default());
         registry.register(
             "apiserver_request",
             "Requests by verb, resource and HTTP code",
@@ -72,8 +114,13 @@ impl Default for Metrics {
         );
         registry.register(
             "apiserver_current_inflight_requests",
-            "Requests under way",
+            "Requests under way, without watches",
             in_flight.clone(),
+        );
+        registry.register(
+            "apiserver_longrunning_requests",
+            "Watches under way",
+            long_running.clone(),
         );
         let (audit_events, audit_errors) = (Counter::default(), Counter::default());
         registry.register("apiserver_audit_event", "Events of the audit log", audit_events.clone());
@@ -82,11 +129,13 @@ impl Default for Metrics {
             "Events that the audit log has lost",
             audit_errors.clone(),
         );
+        registry.register_collector(Box::new(process::Process));
         Metrics {
             registry: Mutex::new(registry),
             requests,
             durations,
             in_flight,
+            long_running,
             audit_events,
             audit_errors,
         }
@@ -94,49 +143,37 @@ impl Default for Metrics {
 }
 
 /// Counts down when the request is over.
-pub(crate) struct InFlightGuard(Gauge<i64, AtomicI64>);
+pub(crate) struct UnderWay(Gauge<i64, AtomicI64>);
 
-impl Drop for InFlightGuard {
+impl UnderWay {
+    fn new(gauge: Gauge<i64, AtomicI64>) -> Self {
+        gauge.inc();
+        UnderWay(gauge)
+    }
+}
+
+impl Drop for UnderWay {
     fn drop(&mut self) {
         self.0.dec();
     }
 }
 
 impl Metrics {
-    pub(crate) fn in_flight(&self, mutating: bool) -> InFlightGuard {
+    pub(crate) fn in_flight(&self, mutating: bool) -> UnderWay {
         let request_kind = if mutating { "mutating" } else { "readOnly" };
-        let gauge = self.in_flight.get_or_create_owned(&InFlight { request_kind });
-        gauge.inc();
-        InFlightGuard(gauge)
+        UnderWay::new(self.in_flight.get_or_create_owned(&InFlight { request_kind }))
     }
 
-    /// Counts a request for something that is served: what is not must not make a series of its own, for anybody can
-    /// ask for it.
-    pub(crate) fn request(&self, info: &RequestInfo, code: u16, elapsed: Duration) {
-        let scope = match (info.name.is_empty(), info.namespace.is_empty()) {
-            (false, _) => "resource",
-            (true, false) => "namespace",
-            (true, true) => "cluster",
-        };
-        let verb = info.verb.to_ascii_uppercase();
-        if !info.is_long_running() {
-            let latency = Latency {
-                verb: verb.clone(),
-                group: info.group.clone(),
-                resource: info.resource.clone(),
-            };
-            self.durations.get_or_create(&latency).observe(elapsed.as_secs_f64());
+    pub(crate) fn long_running(&self, request: &Request) -> UnderWay {
+        UnderWay::new(self.long_running.get_or_create_owned(request))
+    }
+
+    /// Counts an answer; `elapsed` is the time that it took, if that means something.
+    pub(crate) fn answered(&self, request: Request, code: u16, elapsed: Option<Duration>) {
+        if let Some(elapsed) = elapsed {
+            self.durations.get_or_create(&request).observe(elapsed.as_secs_f64());
         }
-        let request = Request {
-            verb,
-            group: info.group.clone(),
-            version: info.version.clone(),
-            resource: info.resource.clone(),
-            subresource: info.subresource.clone(),
-            scope,
-            code,
-        };
-        self.requests.get_or_create(&request).inc();
+        self.requests.get_or_create(&Answered { request, code }).inc();
     }
 
     /// The metrics as OpenMetrics text.

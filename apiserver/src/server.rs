@@ -1,7 +1,8 @@
 //! A server, put together: store, kinds, filters, handlers and the loops of a standalone control plane.
 
+use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 use axum::Router;
@@ -63,7 +64,12 @@ pub struct Server {
     pub version: Value,
     pub clock: fn() -> Timestamp,
     pub random: fn() -> [u8; 16],
+    /// Cancelled when the server is to end: requests are still answered.
+    pub ending: CancellationToken,
+    /// Cancelled when the last request was answered.
     pub token: CancellationToken,
+    /// Set once the cache of every kind was filled.
+    pub(crate) synced: OnceLock<()>,
     pub tracker: TaskTracker,
     pub address: SocketAddr,
 }
@@ -107,12 +113,14 @@ impl Server {
             version: version(&config.version),
             clock: Timestamp::now,
             random: || uuid::Uuid::new_v4().into_bytes(),
+            ending: token.clone(),
             token: inner,
+            synced: OnceLock::new(),
             tracker,
             address,
         });
         server.bootstrap(config.federation.as_deref()).await?;
-        server.spawn_loops(config.federation);
+        server.spawn_loops(config.federation).await;
         let authenticator: Arc<dyn Authenticator> =
             Arc::new(Standalone { tokens, clock: server.clock });
         let mut filters = Filters::new(
@@ -146,7 +154,7 @@ impl Server {
         self.tracker.wait().await;
     }
 
-    fn spawn_loops(self: &Arc<Self>, federation: Option<String>) {
+    async fn spawn_loops(self: &Arc<Self>, federation: Option<String>) {
         let (rbac, registry, ending) =
             (Arc::clone(&self.rbac), Arc::clone(&self.registry), self.token.clone());
         self.tracker.spawn(async move {
@@ -158,6 +166,11 @@ impl Server {
         self.tracker.spawn(namespaces::run(Arc::clone(self)));
         self.tracker.spawn(garbage::run(Arc::clone(self)));
         if let Some(namespace) = federation {
+            // The kinds that objects define are served before the first request is.
+            if let Some(configs) = self.registry.resource("core.kubefed.io", "federatedtypeconfigs")
+            {
+                federatedtypes::reconcile(self, &configs, &namespace, &mut HashSet::new()).await;
+            }
             self.tracker.spawn(federatedtypes::run(Arc::clone(self), namespace));
         }
     }
@@ -225,8 +238,7 @@ fn version(git_version: &str) -> Value {
 /// Probes and metrics, then the API.
 async fn route(State(server): State<Arc<Server>>, request: Request) -> Response<Body> {
     if let Some(info) = request.extensions().get::<RequestInfo>().filter(|info| !info.is_resource) {
-        let verbose = request.uri().query().is_some_and(|query| query.contains("verbose"));
-        if let Some(response) = health::answer(&server, &info.path, verbose).await {
+        if let Some(response) = health::answer(&server, &info.path, request.uri().query()).await {
             return response;
         }
         if info.path == "/metrics" {

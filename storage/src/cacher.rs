@@ -165,6 +165,11 @@ impl Cacher {
         self.token.cancel();
     }
 
+    /// Whether the first state has come.
+    pub fn is_filled(&self) -> bool {
+        *self.progress.borrow() > 0
+    }
+
     /// How many objects were made from stored bytes so far: once for each revision, whoever reads it.
     pub fn objects_built(&self) -> u64 {
         self.built.load(Ordering::Relaxed)

@@ -11,11 +11,11 @@ use kubefed_apimachinery::labels::Selector;
 use kubefed_storage::cacher::{At, ListQuery, WatchFrom, WatchQuery, Watcher};
 use serde::Deserialize;
 use serde_json::Value;
-use tokio::sync::Notify;
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::{Attributes, Authorizer, Decision};
-use crate::registry::Registry;
+use crate::registry::{Registry, Resource};
 use crate::request::RequestInfo;
 use crate::user::UserInfo;
 
@@ -23,6 +23,9 @@ pub(crate) const GROUP: &str = "rbac.authorization.k8s.io";
 const RETRY: Duration = Duration::from_millis(100);
 /// How long a request waits for the index to come to a role that is stored already.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// How long a request waits for the first index: before it is there, nobody has rights.
+const FIRST: Duration = Duration::from_secs(10);
 
 /// What a role allows.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, serde::Serialize)]
@@ -177,7 +180,8 @@ impl Index {
 #[derive(Default)]
 pub struct Rbac {
     index: ArcSwap<Index>,
-    changed: Notify,
+    /// How often the index was made.
+    made: watch::Sender<u64>,
 }
 
 impl Rbac {
@@ -187,16 +191,16 @@ impl Rbac {
 
     /// Waits until the index is as `wanted`, not for long.
     pub(crate) async fn until(&self, wanted: impl Fn(&Index) -> bool) {
+        let mut made = self.made.subscribe();
         let _in_time = tokio::time::timeout(PATIENCE, async {
-            loop {
-                let changed = self.changed.notified();
-                if wanted(&self.index.load()) {
-                    return;
-                }
-                changed.await;
-            }
+            while !wanted(&self.index.load()) && made.changed().await.is_ok() {}
         })
         .await;
+    }
+
+    /// Whether all roles and bindings were read once.
+    pub fn is_ready(&self) -> bool {
+        *self.made.borrow() > 0
     }
 
     /// Follows roles and bindings for as long as it is polled.
@@ -232,19 +236,13 @@ impl Rbac {
                 for watcher in &mut watchers {
                     while watcher.try_next().is_some() {}
                 }
-                let mut objects = Vec::new();
-                for resource in &resources {
-                    let query = ListQuery { prefix: String::new(), start: None, at: At::Any };
-                    if let Ok(list) = resource.cacher.list(query).await {
-                        objects.extend(list.iter().filter_map(|object| {
-                            let unreadable =
-                                |error| tracing::error!(%error, "a role that gives nothing");
-                            object.value().map_err(unreadable).ok()
-                        }));
-                    }
-                }
+                // An index without some of them would take rights away.
+                let Some(objects) = stored(&resources).await else {
+                    tokio::time::sleep(RETRY).await;
+                    break;
+                };
                 self.index.store(Arc::new(Index::new(&objects)));
-                self.changed.notify_waiters();
+                self.made.send_modify(|made| *made += 1);
                 let (event, ..) =
                     select_all(watchers.iter_mut().map(|watcher| Box::pin(watcher.next()))).await;
                 if event.is_none() {
@@ -257,14 +255,36 @@ impl Rbac {
     }
 }
 
+/// All roles and bindings, or none if a kind of them can't be read.
+async fn stored(resources: &[Arc<Resource>]) -> Option<Vec<Value>> {
+    let mut objects = Vec::new();
+    for resource in resources {
+        let query = ListQuery { prefix: String::new(), start: None, at: At::Any };
+        let list = resource.cacher.list(query).await.ok()?;
+        let unreadable = |error| tracing::error!(%error, "a role that gives nothing");
+        objects.extend(list.iter().filter_map(|object| object.value().map_err(unreadable).ok()));
+    }
+    Some(objects)
+}
+
 #[async_trait]
 impl Authorizer for Rbac {
     async fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
-        if attributes.is_master() || self.index.load().allows(attributes.user, attributes.request) {
-            Decision::Allow
-        } else {
-            Decision::Deny(String::new())
+        let allows = || self.index.load().allows(attributes.user, attributes.request);
+        if attributes.is_master() || allows() {
+            return Decision::Allow;
         }
+        if !self.is_ready() {
+            let mut made = self.made.subscribe();
+            let first = made.wait_for(|made| *made > 0);
+            if tokio::time::timeout(FIRST, first).await.is_err() {
+                return Decision::Deny("roles and bindings are not read yet".into());
+            }
+            if allows() {
+                return Decision::Allow;
+            }
+        }
+        Decision::Deny(String::new())
     }
 }
 
