@@ -20,6 +20,7 @@ use kubefed_apimachinery::meta;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::cache::{Cache, Key, Source, without_managed_fields};
 use crate::client::Error;
@@ -50,6 +51,8 @@ pub(crate) struct Sync {
     plans: Queue<Key>,
     reports: Queue<Key>,
     token: CancellationToken,
+    /// The lanes at work.
+    tasks: TaskTracker,
 }
 
 /// A federated object, and what is to become of it.
@@ -81,7 +84,7 @@ enum Learned {
     Has(String),
 }
 
-/// Runs until the kind is no longer synced.
+/// Runs until the kind is no longer synced; at its end nothing writes for it any longer.
 pub(crate) async fn run(
     control: Arc<Control>,
     config: FederatedTypeConfig,
@@ -97,6 +100,7 @@ pub(crate) async fn run(
         plans: Queue::default(),
         reports: Queue::default(),
         token,
+        tasks: TaskTracker::new(),
     });
     tracing::info!(kind = sync.config.federated.kind, "syncing");
     let stop = sync.token.clone();
@@ -105,6 +109,8 @@ pub(crate) async fn run(
         () = sync.clone().work() => {}
     }
     sync.lanes.write().clear();
+    sync.tasks.close();
+    sync.tasks.wait().await;
 }
 
 impl Sync {

@@ -7,10 +7,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use kubefed_api::federatedtypeconfig::{ApiResource, FederatedTypeConfig, NAMESPACES};
+use kubefed_api::federatedtypeconfig::{ApiResource, FINALIZER, FederatedTypeConfig, NAMESPACES};
 use kubefed_apimachinery::meta;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, Key, Source, without_managed_fields};
@@ -25,8 +26,26 @@ const COMPONENT: &str = "federatedtypeconfig-controller";
 /// What runs, by the config that asked for it.
 #[derive(Default)]
 struct Running {
-    syncs: HashMap<Key, (FederatedTypeConfig, CancellationToken)>,
+    syncs: HashMap<Key, RunningSync>,
     namespaces: Option<(ApiResource, CancellationToken)>,
+}
+
+struct RunningSync {
+    config: FederatedTypeConfig,
+    token: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Ends a sync; when this returns it writes no more.
+    async fn stop(&mut self, key: &Key) {
+        if let Some(sync) = self.syncs.remove(key) {
+            sync.token.cancel();
+            if sync.task.await.is_err() {
+                tracing::error!(config = key.name, "its sync has panicked");
+            }
+        }
+    }
 }
 
 /// Follows the configs; starts and stops syncs.
@@ -56,18 +75,12 @@ pub(crate) async fn run(control: Arc<Control>) {
                 cache.keys().into_iter().for_each(|key| queue.add(key));
             }
             let config = cache.get(&key);
-            reconcile(&control, &mut running, &key, config.as_deref());
-            let told = match config.as_deref() {
-                Some(config) => {
-                    let runs = running.syncs.contains_key(&key);
-                    tell(&control, &source.path, config, runs).await
-                }
-                None => Ok(()),
-            };
-            match told {
+            match reconcile(&control, &mut running, &key, config.as_deref()).await {
                 Ok(()) => queue.done(&key),
+                // A newer config is on its way to us.
+                Err(error) if error.is_conflict() => queue.done(&key),
                 Err(error) => {
-                    tracing::warn!(config = key.name, %error, "the status of a FederatedTypeConfig was not written");
+                    tracing::warn!(config = key.name, %error, "a FederatedTypeConfig was not written");
                     queue.failed(&key);
                 }
             }
@@ -142,45 +155,84 @@ fn follow_namespaces(
     true
 }
 
-fn reconcile(control: &Arc<Control>, running: &mut Running, key: &Key, config: Option<&Value>) {
-    let is_namespaced = control.is_namespaced;
-    let wanted = config.and_then(wanted).filter(|wanted| {
-        let reaches = wanted.target.is_namespaced() || !is_namespaced;
-        wanted.propagation && reaches
-    });
-    let wanted = wanted.filter(|wanted| {
-        let placed =
-            is_namespaced || !wanted.target.is_namespaced() || running.namespaces.is_some();
-        if !placed && let Some(config) = config {
-            let text = format!(
-                "Unable to start sync controller for {:?} due to missing FederatedTypeConfig for namespaces",
-                wanted.federated.kind
-            );
-            control.events.warn(config, COMPONENT, "MissingNamespaces", &text);
+/// Starts or ends the sync of a config, and tells so. The config is held by a finalizer while there may be a sync.
+async fn reconcile(
+    control: &Arc<Control>,
+    running: &mut Running,
+    key: &Key,
+    config: Option<&Value>,
+) -> Result<(), Error> {
+    let Some(config) = config else {
+        running.stop(key).await;
+        return Ok(());
+    };
+    let held = meta::finalizers(config).any(|finalizer| finalizer == FINALIZER);
+    if meta::deletion_timestamp(config).is_some() {
+        running.stop(key).await;
+        let others = meta::finalizers(config).filter(|finalizer| *finalizer != FINALIZER);
+        return if held { set_finalizers(control, config, others.collect()).await } else { Ok(()) };
+    }
+    let parsed =
+        wanted(config).filter(|wanted| wanted.target.is_namespaced() || !control.is_namespaced);
+    if parsed.is_some() && !held {
+        // Its event brings us back; a sync that runs goes on.
+        let all = meta::finalizers(config).chain([FINALIZER]).collect();
+        return set_finalizers(control, config, all).await;
+    }
+    match parsed
+        .filter(|wanted| wanted.propagation && is_placeable(control, running, config, wanted))
+    {
+        None => running.stop(key).await,
+        Some(wanted) if running.syncs.get(key).is_some_and(|sync| sync.config == wanted) => {}
+        Some(wanted) => {
+            running.stop(key).await;
+            let token = control.token.child_token();
+            let sync = sync::run(Arc::clone(control), wanted.clone(), token.clone());
+            let task = control.tracker.spawn(sync);
+            running.syncs.insert(key.clone(), RunningSync { config: wanted, token, task });
         }
-        placed
-    });
-    match (running.syncs.get(key), wanted) {
-        (Some((known, _)), Some(wanted)) if *known == wanted => {}
-        (known, wanted) => {
-            if let Some((_, token)) = known {
-                token.cancel();
-                running.syncs.remove(key);
-            }
-            if let Some(wanted) = wanted {
-                let token = control.token.child_token();
-                control.tracker.spawn(sync::run(
-                    Arc::clone(control),
-                    wanted.clone(),
-                    token.clone(),
-                ));
-                running.syncs.insert(key.clone(), (wanted, token));
-            }
-        }
+    }
+    tell(control, config, running.syncs.contains_key(key)).await
+}
+
+/// Whether it can be told where objects of a kind may be.
+fn is_placeable(
+    control: &Control,
+    running: &Running,
+    config: &Value,
+    wanted: &FederatedTypeConfig,
+) -> bool {
+    if control.is_namespaced || !wanted.target.is_namespaced() || running.namespaces.is_some() {
+        return true;
+    }
+    let text = format!(
+        "Unable to start sync controller for {:?} due to missing FederatedTypeConfig for namespaces",
+        wanted.federated.kind
+    );
+    control.events.warn(config, COMPONENT, "MissingNamespaces", &text);
+    false
+}
+
+fn config_path(control: &Control, config: &Value) -> String {
+    let collection = path(GROUP_VERSION, &control.namespace, "federatedtypeconfigs");
+    format!("{collection}/{}", meta::name(config))
+}
+
+async fn set_finalizers(
+    control: &Control,
+    config: &Value,
+    finalizers: Vec<&str>,
+) -> Result<(), Error> {
+    let patch = json!({"metadata": {
+        "finalizers": finalizers, "resourceVersion": meta::resource_version(config),
+    }});
+    match control.host.merge(&config_path(control, config), &patch).await {
+        Err(error) if !error.is_not_found() => Err(error),
+        _ => Ok(()),
     }
 }
 
-async fn tell(control: &Control, path: &str, config: &Value, runs: bool) -> Result<(), Error> {
+async fn tell(control: &Control, config: &Value, runs: bool) -> Result<(), Error> {
     let status = json!({
         "observedGeneration": config["metadata"]["generation"],
         "propagationController": if runs { "Running" } else { "NotRunning" },
@@ -189,8 +241,8 @@ async fn tell(control: &Control, path: &str, config: &Value, runs: bool) -> Resu
     if config["status"] == status {
         return Ok(());
     }
-    let name = meta::name(config);
-    match control.host.merge(&format!("{path}/{name}/status"), &json!({"status": status})).await {
+    let path = format!("{}/status", config_path(control, config));
+    match control.host.merge(&path, &json!({"status": status})).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
     }

@@ -1,7 +1,7 @@
 //! Members that hang, that were changed by others, or that must be left alone; and a manager that starts anew.
 
 use kubefed_tests::proxy::Proxy;
-use kubefed_tests::{Cluster, Federation, a_federation_of, a_member, eventually, join};
+use kubefed_tests::{Cluster, Federation, NAMESPACE, a_federation_of, a_member, eventually, join};
 use serde_json::{Value, json};
 
 const TYPES: &str = "/apis/types.kubefed.io/v1beta1/namespaces/ns";
@@ -320,4 +320,72 @@ async fn a_manager_that_starts_anew_writes_only_what_differs() {
     has(federation.member("two"), "c7", "second").await;
     told(&federation, &paths[7], "True").await;
     assert_eq!(versions(&federation).await, before);
+}
+
+fn type_config(name: &str) -> String {
+    format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/federatedtypeconfigs/{name}")
+}
+
+/// Waits until the status of a type's generation says this of its sync.
+async fn type_is(federation: &Federation, name: &str, state: &str) -> Value {
+    let admin = federation.admin();
+    eventually(&format!("{name} is {state}"), async || {
+        let config = admin.get(&type_config(name)).await.ok()?;
+        let status = &config["status"];
+        let current = status["observedGeneration"] == config["metadata"]["generation"];
+        (current && status["propagationController"] == state).then_some(config)
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_end_of_a_type_is_the_end_of_its_sync_and_of_nothing_else() {
+    let mut federation = a_federation_of(&["one"]).await;
+    with_a_namespace(&federation).await;
+    let path = federate_configmap(&federation, "a").await;
+    has(federation.member("one"), "a", "first").await;
+    told(&federation, &path, "True").await;
+    let mut config = type_is(&federation, "configmaps", "Running").await;
+    let finalizers = &config["metadata"]["finalizers"];
+    assert_eq!(*finalizers, json!(["core.kubefed.io/federated-type-config"]));
+
+    // Nobody lets it go while no controller manager is there to end the sync.
+    federation.stop_manager().await;
+    let admin = federation.admin();
+    admin.delete(&type_config("configmaps"), &json!({})).await.expect("done");
+    let held = admin.get(&type_config("configmaps")).await.expect("it is still there");
+    assert!(held["metadata"]["deletionTimestamp"].is_string());
+    federation.start_manager();
+    is_gone(&federation.api, &type_config("configmaps")).await;
+    let left = federation.member("one").admin().get(&there("a")).await.expect("it is left");
+    assert_eq!(left["metadata"]["labels"][MANAGED], "true");
+
+    // What was federated is taken up again with the type.
+    config["metadata"] = json!({"name": "configmaps"});
+    config["status"].take();
+    let collection = type_config("");
+    admin.create(collection.trim_end_matches('/'), &config).await.expect("created");
+    eventually("the kind is served again", async || admin.get(&path).await.ok()).await;
+    edit(&federation, &path, "second").await;
+    let there = has(federation.member("one"), "a", "second").await;
+    assert_eq!(there["metadata"]["uid"], left["metadata"]["uid"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_type_whose_propagation_is_off_is_not_synced_and_says_so() {
+    let federation = a_federation_of(&["one"]).await;
+    with_a_namespace(&federation).await;
+    let path = federate_configmap(&federation, "a").await;
+    has(federation.member("one"), "a", "first").await;
+    let admin = federation.admin();
+    let propagation = |value: &str| json!({"spec": {"propagation": value}});
+    admin.merge(&type_config("configmaps"), &propagation("Disabled")).await.expect("done");
+    type_is(&federation, "configmaps", "NotRunning").await;
+    // By then nothing writes for it any longer.
+    edit(&federation, &path, "second").await;
+    let before = federation.member("one").admin().get(&there("a")).await.expect("it is left");
+    assert_eq!(before["data"]["key"], "first");
+    admin.merge(&type_config("configmaps"), &propagation("Enabled")).await.expect("done");
+    type_is(&federation, "configmaps", "Running").await;
+    has(federation.member("one"), "a", "second").await;
 }

@@ -59,7 +59,7 @@ impl Lane {
             token: sync.token.child_token(),
         });
         let (work, token) = (Arc::clone(&lane), lane.token.clone());
-        sync.control.tracker.spawn(async move {
+        sync.tasks.spawn(async move {
             tokio::select! {
                 () = token.cancelled() => {}
                 () = work.work() => {}
