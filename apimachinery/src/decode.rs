@@ -11,9 +11,9 @@ use serde_json::{Map, Number, Value};
 /// which nest as deep as the object and a few levels more.
 pub const MAX_DEPTH: usize = 100;
 
-/// The same for YAML, whose reader takes much more of the stack for each level: 20 KiB in a debug build, of the 2 MiB that
+/// The same for YAML, whose reader takes much more of the stack for each level: 30 KiB in a debug build, of the 2 MiB that
 /// a thread has.
-pub const MAX_YAML_DEPTH: usize = 48;
+pub const MAX_YAML_DEPTH: usize = 40;
 
 /// How many duplicate keys are told.
 const MAX_DUPLICATES: usize = 100;
