@@ -14,6 +14,7 @@ mod compile;
 mod validate;
 mod walk;
 
+pub(crate) use validate::wrong_type;
 pub(crate) use walk::{ListKind, Node, Ref};
 
 /// The prefix of references between documents.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
 
-use crate::schema::{ListKind, Ref, Schema};
+use crate::schema::{ListKind, Ref, Schema, wrong_type};
 
 /// One step of a path. Keys and values are held as their compact JSON, which sorts as `structured-merge-diff` sorts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -289,8 +289,8 @@ pub(super) fn step_of(list: Option<Ref<'_>>, item: &Value) -> Option<Step> {
     }
 }
 
-/// Everything for which a configuration can't be merged: fields that the schema does not know, and elements that can't
-/// be told apart.
+/// Everything for which a configuration can't be merged: fields that the schema does not know, values of another type,
+/// and elements that can't be told apart.
 pub(super) fn problems(schema: &Schema, config: &Value) -> Vec<String> {
     let mut problems = Vec::new();
     find_problems(schema.root(), config, &mut String::new(), &mut problems);
@@ -299,6 +299,10 @@ pub(super) fn problems(schema: &Schema, config: &Value) -> Vec<String> {
 
 fn find_problems(schema: Ref<'_>, value: &Value, path: &mut String, problems: &mut Vec<String>) {
     let length = path.len();
+    if let Some(problem) = wrong_type(schema, value) {
+        problems.push(format!("{path}: {problem}"));
+        return;
+    }
     match value {
         Value::Object(map) => {
             for (name, value) in map {

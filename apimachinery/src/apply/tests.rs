@@ -419,6 +419,9 @@ fn a_configuration_that_can_not_be_merged_is_refused_with_every_reason() {
             json!({"ports": [{"port": 1}, {"port": 1, "protocol": "TCP"}]}),
             ".spec.ports: duplicate entries for key [port=1,protocol=\"TCP\"]",
         ),
+        (json!(5), ".spec: expected map, got integer"),
+        (json!({"ports": {"port": 1}}), ".spec.ports: expected list, got object"),
+        (json!({"replicas": "1"}), ".spec.replicas: expected integer, got string"),
         (json!({"tags": ["x", "x"]}), ".spec.tags: duplicate entries for key [=\"x\"]"),
         (
             json!({"a": 1, "b": 1}),

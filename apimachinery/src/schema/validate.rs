@@ -119,6 +119,20 @@ fn unique(schema: Ref<'_>, items: &[Value], path: &Path, errors: &mut Vec<field:
     }
 }
 
+/// What is wrong with the type of `value`, in the words of server-side apply. Null is of every type there.
+pub(crate) fn wrong_type(schema: Ref<'_>, value: &Value) -> Option<String> {
+    let types = schema.node().types;
+    if value.is_null() || types == Types::default() || has_type(types, value) {
+        return None;
+    }
+    let wanted = match name_of(types) {
+        "object" => "map",
+        "array" => "list",
+        other => other,
+    };
+    Some(format!("expected {wanted}, got {}", json_type(value)))
+}
+
 fn has_type(types: Types, value: &Value) -> bool {
     let bit = match value {
         Value::Object(_) => Types::OBJECT,
