@@ -232,7 +232,10 @@ impl Call<'_> {
         let name = meta::name(object);
         if !info.name.is_empty() && name != info.name {
             return Err(Status::bad_request(if name.is_empty() {
-                "name must be provided".to_owned()
+                format!(
+                    "the name of the object ({} based on URL) was undeterminable: name must be provided",
+                    info.name
+                )
             } else {
                 format!(
                     "the name of the object ({name}) does not match the name on the URL ({})",

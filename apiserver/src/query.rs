@@ -1,10 +1,14 @@
 //! The query parameters of a request, decoded as Kubernetes decodes them.
 
+use std::num::{IntErrorKind, ParseIntError};
+
 use kubefed_apimachinery::field;
 use kubefed_apimachinery::gvk::GroupKind;
 use kubefed_apimachinery::status::Status;
 use kubefed_apimachinery::{fields, labels};
-use serde_json::{Value, json};
+use serde::Deserialize as _;
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value, json};
 
 /// The parameters in the order in which they came.
 #[derive(Debug, Default)]
@@ -31,14 +35,37 @@ impl Query {
         self.get(name).is_some_and(is_true)
     }
 
-    fn integer(&self, name: &str) -> Result<Option<i64>, Status> {
-        match self.get(name) {
-            None | Some("") => Ok(None),
-            Some(value) => value.parse().map(Some).map_err(|_| {
-                Status::bad_request(format!("strconv.ParseInt: parsing {value:?}: invalid syntax"))
-            }),
-        }
+    /// The resource version that the client knows. Unset and empty are the same.
+    ///
+    /// # Errors
+    /// 400 if it is none. (Kubernetes answers a watch with a 500.)
+    pub(crate) fn resource_version(&self) -> Result<Option<u64>, Status> {
+        let Some(text) = self.get("resourceVersion").filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        text.parse().map(Some).map_err(|error| {
+            let path = field::Path::root("resourceVersion");
+            let error =
+                field::Error::invalid(&path, json!(text), no_number("ParseUint", text, &error));
+            Status::bad_request(format!("invalid resource version: {error}"))
+        })
     }
+
+    fn integer(&self, name: &str) -> Result<Option<i64>, Status> {
+        let Some(text) = self.get(name) else { return Ok(None) };
+        text.parse()
+            .map(Some)
+            .map_err(|error| Status::bad_request(no_number("ParseInt", text, &error)))
+    }
+}
+
+/// As Go says it.
+fn no_number(function: &str, text: &str, error: &ParseIntError) -> String {
+    let why = match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("strconv.{function}: parsing {text:?}: {why}")
 }
 
 fn is_true(value: &str) -> bool {
@@ -135,6 +162,9 @@ pub(crate) enum VersionMatch {
     NotOlderThan,
 }
 
+const EXACT: &str = "Exact";
+const NOT_OLDER_THAN: &str = "NotOlderThan";
+
 /// Options of list, watch and deletecollection.
 #[derive(Debug)]
 pub(crate) struct ListOptions {
@@ -158,57 +188,25 @@ impl ListOptions {
             .map_err(Status::bad_request)?;
         let fields = fields::Selector::parse(query.get("fieldSelector").unwrap_or(""))
             .map_err(Status::bad_request)?;
-        let resource_version =
-            match query.get("resourceVersion") {
-                None | Some("") => None,
-                Some(text) => Some(text.parse().map_err(|_| {
-                    Status::bad_request(format!("invalid resource version: {text:?}"))
-                })?),
-            };
-        let mut errors = Vec::new();
-        let path = field::Path::root("resourceVersionMatch");
-        let version_match = match query.get("resourceVersionMatch") {
-            None | Some("") => VersionMatch::Unset,
-            Some("Exact") => VersionMatch::Exact,
-            Some("NotOlderThan") => VersionMatch::NotOlderThan,
-            Some(other) => {
-                errors.push(field::Error::not_supported(
-                    &path,
-                    json!(other),
-                    &["Exact", "NotOlderThan"],
-                ));
-                VersionMatch::Unset
-            }
-        };
+        let limit = usize::try_from(query.integer("limit")?.unwrap_or(0)).unwrap_or(0);
+        let timeout_seconds =
+            query.integer("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|&s| s > 0);
         let continue_token =
             query.get("continue").filter(|token| !token.is_empty()).map(str::to_owned);
         let send_initial_events = query.get("sendInitialEvents").map(is_true);
-        if watch {
-            validate_watch(version_match, send_initial_events, &path, &mut errors);
-        } else {
-            if send_initial_events.is_some() {
-                errors.push(field::Error::forbidden(
-                    &field::Path::root("sendInitialEvents"),
-                    "sendInitialEvents is forbidden for list",
-                ));
-            }
-            validate_match(
-                version_match,
-                resource_version,
-                continue_token.is_some(),
-                &path,
-                &mut errors,
-            );
-        }
+        let errors = if watch { watch_errors(query) } else { list_errors(query) };
         options_ok("ListOptions", errors)?;
+        let resource_version = query.resource_version()?;
         if continue_token.is_some() && resource_version.is_some_and(|rv| rv != 0) {
             return Err(Status::bad_request(
                 "specifying resource version is not allowed when using continue",
             ));
         }
-        let limit = usize::try_from(query.integer("limit")?.unwrap_or(0)).unwrap_or(0);
-        let timeout_seconds =
-            query.integer("timeoutSeconds")?.and_then(|s| u64::try_from(s).ok()).filter(|&s| s > 0);
+        let version_match = match query.get("resourceVersionMatch") {
+            Some(EXACT) => VersionMatch::Exact,
+            Some(NOT_OLDER_THAN) => VersionMatch::NotOlderThan,
+            _ => VersionMatch::Unset,
+        };
         Ok(ListOptions {
             labels,
             fields,
@@ -223,51 +221,58 @@ impl ListOptions {
     }
 }
 
-fn validate_watch(
-    version_match: VersionMatch,
-    send_initial_events: Option<bool>,
-    path: &field::Path,
-    errors: &mut Vec<field::Error>,
-) {
-    match (send_initial_events, version_match) {
-        (Some(_), VersionMatch::NotOlderThan) | (None, VersionMatch::Unset) => {}
-        (Some(_), _) => errors.push(field::Error::forbidden(
-            path,
-            "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan",
-        )),
-        (None, _) => errors.push(field::Error::forbidden(
-            path,
-            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
-        )),
+fn list_errors(query: &Query) -> Vec<field::Error> {
+    let given = |name: &str| query.get(name).unwrap_or("");
+    let (wanted, version) = (given("resourceVersionMatch"), given("resourceVersion"));
+    let path = field::Path::root("resourceVersionMatch");
+    let mut errors = Vec::new();
+    let mut forbidden = |text: &str| errors.push(field::Error::forbidden(&path, text));
+    if !wanted.is_empty() {
+        if version.is_empty() {
+            forbidden("resourceVersionMatch is forbidden unless resourceVersion is provided");
+        }
+        if !given("continue").is_empty() {
+            forbidden("resourceVersionMatch is forbidden when continue is provided");
+        }
+        if wanted == EXACT && version == "0" {
+            forbidden(r#"resourceVersionMatch "exact" is forbidden for resourceVersion "0""#);
+        }
+        if !matches!(wanted, EXACT | NOT_OLDER_THAN) {
+            let supported = [EXACT, NOT_OLDER_THAN, ""];
+            errors.push(field::Error::not_supported(&path, json!(wanted), &supported));
+        }
     }
+    if query.get("sendInitialEvents").is_some() {
+        let path = field::Path::root("sendInitialEvents");
+        errors.push(field::Error::forbidden(&path, "sendInitialEvents is forbidden for list"));
+    }
+    errors
 }
 
-fn validate_match(
-    version_match: VersionMatch,
-    resource_version: Option<u64>,
-    continued: bool,
-    path: &field::Path,
-    errors: &mut Vec<field::Error>,
-) {
-    if version_match == VersionMatch::Unset {
-        return;
+fn watch_errors(query: &Query) -> Vec<field::Error> {
+    let wanted = query.get("resourceVersionMatch").unwrap_or("");
+    let path = field::Path::root("resourceVersionMatch");
+    let mut errors = Vec::new();
+    let mut forbidden = |text: &str| errors.push(field::Error::forbidden(&path, text));
+    let sends = query.get("sendInitialEvents").is_some();
+    if sends && wanted != NOT_OLDER_THAN {
+        forbidden("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
     }
-    if continued {
-        errors.push(field::Error::forbidden(
-            path,
-            "resourceVersionMatch is forbidden when continue is provided",
-        ));
-    } else if resource_version.is_none() {
-        errors.push(field::Error::forbidden(
-            path,
-            "resourceVersionMatch is forbidden unless resourceVersion is provided",
-        ));
-    } else if version_match == VersionMatch::Exact && resource_version == Some(0) {
-        errors.push(field::Error::forbidden(
-            path,
-            r#"resourceVersionMatch "exact" is forbidden for resourceVersion "0""#,
-        ));
+    if wanted.is_empty() {
+        return errors;
     }
+    if !sends {
+        forbidden(
+            "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided",
+        );
+    }
+    if query.get("continue").is_some_and(|token| !token.is_empty()) {
+        forbidden("resourceVersionMatch is forbidden when continue is provided");
+    }
+    if wanted != NOT_OLDER_THAN {
+        errors.push(field::Error::not_supported(&path, json!(wanted), &[NOT_OLDER_THAN]));
+    }
+    errors
 }
 
 /// What becomes of the dependents of a deleted object.
@@ -291,59 +296,60 @@ impl DeleteOptions {
     /// Reads the options of a delete: from `body` if there is one, else from the query.
     ///
     /// # Errors
-    /// 422 as Kubernetes says it.
+    /// 400 for a field of the wrong type: a precondition that can't be read is not one that holds. Else 422 as Kubernetes
+    /// says it.
     pub fn parse(query: &Query, body: Option<&Value>) -> Result<Self, Status> {
-        let mut errors = Vec::new();
-        let text = |name: &str| match body {
-            Some(body) => body[name].as_str(),
-            None => query.get(name),
-        };
-        let dry_run = match body {
+        let (dry_run, orphan_dependents, policy, uid, resource_version);
+        match body {
             Some(body) => {
-                let values = body["dryRun"].as_array().map_or(&[][..], Vec::as_slice);
-                dry_run(values.iter().map(|value| value.as_str().unwrap_or("")), &mut errors)
+                let preconditions = &body["preconditions"];
+                given::<Map<String, Value>>(body, "preconditions")?;
+                dry_run = given::<Vec<String>>(body, "dryRun")?.unwrap_or_default();
+                orphan_dependents = given(body, "orphanDependents")?;
+                policy = given::<String>(body, "propagationPolicy")?;
+                uid = given(preconditions, "uid")?;
+                resource_version = given(preconditions, "resourceVersion")?;
             }
-            None => dry_run(query.all("dryRun"), &mut errors),
-        };
-        let orphan_dependents = match body {
-            Some(body) => body["orphanDependents"].as_bool(),
-            None => query.get("orphanDependents").map(is_true),
-        };
+            None => {
+                dry_run = query.all("dryRun").map(str::to_owned).collect();
+                orphan_dependents = query.get("orphanDependents").map(is_true);
+                policy = query.get("propagationPolicy").map(str::to_owned);
+                (uid, resource_version) = (None, None);
+            }
+        }
+        let mut errors = Vec::new();
         let path = field::Path::root("propagationPolicy");
-        let propagation = match text("propagationPolicy") {
-            None | Some("") => None,
+        let policy = policy.as_deref().filter(|policy| !policy.is_empty());
+        if orphan_dependents.is_some() && policy.is_some() {
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            errors.push(field::Error::invalid(&path, json!(policy), why));
+        }
+        let propagation = match policy {
+            None => None,
             Some("Background") => Some(Propagation::Background),
             Some("Foreground") => Some(Propagation::Foreground),
             Some("Orphan") => Some(Propagation::Orphan),
             Some(other) => {
-                errors.push(field::Error::not_supported(
-                    &path,
-                    json!(other),
-                    &["Background", "Foreground", "Orphan"],
-                ));
+                let supported = ["Foreground", "Background", "Orphan", "nil"];
+                errors.push(field::Error::not_supported(&path, json!(other), &supported));
                 None
             }
         };
-        if orphan_dependents.is_some() && propagation.is_some() {
-            errors.push(field::Error::invalid(
-                &path,
-                Value::Null,
-                "orphanDependents and deletionPropagation cannot be both set",
-            ));
-        }
+        let dry_run = self::dry_run(dry_run.iter().map(String::as_str), &mut errors);
         options_ok("DeleteOptions", errors)?;
-        let preconditions = body.map(|body| &body["preconditions"]);
-        let precondition =
-            |name: &str| preconditions.and_then(|p| p[name].as_str()).map(str::to_owned);
         let legacy = orphan_dependents
-            .map(|o| if o { Propagation::Orphan } else { Propagation::Background });
-        Ok(DeleteOptions {
-            dry_run,
-            propagation: propagation.or(legacy),
-            uid: precondition("uid"),
-            resource_version: precondition("resourceVersion"),
-        })
+            .map(|orphan: bool| if orphan { Propagation::Orphan } else { Propagation::Background });
+        Ok(DeleteOptions { dry_run, propagation: propagation.or(legacy), uid, resource_version })
     }
+}
+
+/// A field of `DeleteOptions`, of the type that it is to have.
+fn given<T: DeserializeOwned>(options: &Value, name: &str) -> Result<Option<T>, Status> {
+    Option::deserialize(&options[name]).map_err(|error| {
+        Status::bad_request(format!(
+            r#"DeleteOptions in version "v1" cannot be handled as a DeleteOptions: {name}: {error}"#
+        ))
+    })
 }
 
 #[cfg(test)]

@@ -1,5 +1,7 @@
 //! From the bytes of a request to an object of the right kind whose fields the schema knows.
 
+use std::fmt;
+
 use kubefed_apimachinery::decode::{self, Decoded};
 use kubefed_apimachinery::definition::Version;
 use kubefed_apimachinery::status::Status;
@@ -31,57 +33,78 @@ pub(super) async fn object(
 ) -> Result<Value, Status> {
     let format = negotiate::content(call.headers)?;
     let bytes = bytes(body).await?;
-    let Decoded { mut value, duplicates } = parse(&bytes, format)?;
+    let kind = &route.resource.definition.kind;
+    let Decoded { mut value, duplicates } = parse(&bytes, format, kind)?;
     of_kind(&mut value, route)?;
     let problems = check_fields(&mut value, route.version(), duplicates);
     refuse_or_warn(call, route, validation, problems)?;
     Ok(value)
 }
 
-/// A strictly parsed body.
-pub(super) fn parse(bytes: &[u8], content: Content) -> Result<Decoded, Status> {
-    let decoded = match content {
-        Content::Json => decode::json(bytes),
-        Content::Yaml => decode::yaml(bytes),
-        Content::Protobuf => {
-            let value = protobuf::decode(bytes).map_err(Status::bad_request)?;
-            return Ok(Decoded { value, duplicates: Vec::new() });
-        }
-    };
-    decoded.map_err(|error| Status::bad_request(error.to_string()))
+/// A strictly parsed body, which is to hold a `kind`.
+pub(super) fn parse(bytes: &[u8], content: Content, kind: &str) -> Result<Decoded, Status> {
+    match content {
+        Content::Json => decode::json(bytes).map_err(|error| {
+            unrecognized(kind, format_args!("couldn't get version/kind; json parse error: {error}"))
+        }),
+        Content::Yaml => decode::yaml(bytes).map_err(|error| unrecognized(kind, error)),
+        Content::Protobuf => protobuf::decode(bytes)
+            .map(|value| Decoded { value, duplicates: Vec::new() })
+            .map_err(|error| unrecognized(kind, error)),
+    }
 }
 
-/// The object says which kind it is, and it is the route's; what it leaves out is filled in.
+/// Kubernetes shows the beginning of the body as well; here it stays out, for it may be that of a secret.
+fn unrecognized(kind: &str, why: impl fmt::Display) -> Status {
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type {kind}): {why}"
+    ))
+}
+
+/// The object says which kind it is, and it is the route's. Kubernetes' own kinds may leave it out, custom ones not.
 fn of_kind(value: &mut Value, route: &Route) -> Result<(), Status> {
     let wanted = route.version();
-    let kind = &route.resource.definition.kind;
+    let definition = &route.resource.definition;
+    let kind = definition.kind.as_str();
     if !value.is_object() {
-        return Err(Status::bad_request(format!("the body is not a JSON object of kind {kind}")));
+        return Err(unrecognized(kind, "it is not a JSON object"));
     }
+    let cannot = |given: &str, why: &str| {
+        Status::bad_request(format!(
+            "{given} in version {:?} cannot be handled as a {kind}: {why}",
+            wanted.group_version.version
+        ))
+    };
+    let may_lack = definition.strategic_patch;
     let api_version = wanted.group_version.to_string();
-    match value["apiVersion"].as_str() {
-        None | Some("") => meta::set_api_version(value, &api_version),
-        Some(given) if given != api_version => {
+    match &value["apiVersion"] {
+        Value::String(given) if *given == api_version => {}
+        Value::Null if may_lack => meta::set_api_version(value, &api_version),
+        Value::String(given) if given.is_empty() && may_lack => {
+            meta::set_api_version(value, &api_version);
+        }
+        Value::String(given) if !given.is_empty() => {
             return Err(Status::bad_request(format!(
                 "the API version in the data ({given}) does not match the expected API version ({api_version})"
             )));
         }
-        Some(_) => {}
+        Value::Null | Value::String(_) => {
+            return Err(cannot(kind, "Object 'apiVersion' is missing"));
+        }
+        _ => return Err(unrecognized(kind, "apiVersion is not a string")),
     }
-    match value["kind"].as_str() {
-        None | Some("") => {
-            value["kind"] = Value::from(kind.as_str());
+    match &value["kind"] {
+        Value::String(given) if given == kind => {}
+        Value::Null if may_lack => value["kind"] = Value::from(kind),
+        Value::String(given) if given.is_empty() && may_lack => value["kind"] = Value::from(kind),
+        Value::String(given) if !given.is_empty() => {
+            return Err(cannot(given, &format!("no kind {given:?} is registered here")));
         }
-        Some(given) if given != kind => {
-            return Err(Status::bad_request(format!(
-                "{given} in version {:?} cannot be handled as a {kind}: no kind {given:?} is registered here",
-                wanted.group_version.version
-            )));
-        }
-        Some(_) => {}
+        Value::Null | Value::String(_) => return Err(cannot(kind, "Object 'Kind' is missing")),
+        _ => return Err(unrecognized(kind, "kind is not a string")),
     }
     if !(value["metadata"].is_null() || value["metadata"].is_object()) {
-        return Err(Status::bad_request("metadata is not a JSON object"));
+        return Err(cannot(kind, "metadata is not a JSON object"));
     }
     Ok(())
 }

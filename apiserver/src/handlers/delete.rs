@@ -68,7 +68,7 @@ async fn options(call: &Call<'_>, body: axum::body::Body) -> Result<DeleteOption
         return DeleteOptions::parse(&call.query, None);
     }
     let format = negotiate::content(call.headers)?;
-    let options = decode::parse(&bytes, format)?.value;
+    let options = decode::parse(&bytes, format, "DeleteOptions")?.value;
     if !(options.is_object() || options.is_null()) {
         return Err(Status::bad_request(
             "the body of a delete is a JSON object of kind DeleteOptions",

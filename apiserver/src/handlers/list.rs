@@ -42,7 +42,9 @@ pub(super) async fn select(
     };
     let start = continued.as_ref().map(|continued| continued.start.clone());
     if start.as_ref().is_some_and(|start| !start.starts_with(&prefix)) {
-        return Err(Status::bad_request("continue key is not valid: it belongs to another list"));
+        return Err(Status::bad_request(
+            "invalid continue token: continue key is not valid: it belongs to another list",
+        ));
     }
     let query = ListQuery { prefix, start: start.clone(), at };
     let snapshot = match route.resource.cacher.list(query).await {
@@ -110,21 +112,29 @@ impl Continue {
     }
 
     fn decode(token: &str) -> Result<Self, Status> {
-        let invalid = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let invalid = |why: &str| {
+            Status::bad_request(format!("invalid continue token: continue key is not valid: {why}"))
+        };
         let bytes =
             BASE64_URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid("it is not base64"))?;
         let decoded: Continue =
             serde_json::from_slice(&bytes).map_err(|_| invalid("it is no token of a list"))?;
         if decoded.v != Self::VERSION {
-            return Err(invalid("its version is not known"));
+            return Err(invalid(&format!(
+                "server does not recognize this encoded version {:?}",
+                decoded.v
+            )));
         }
         if decoded.rv == 0 || decoded.rv < -1 {
-            return Err(invalid("its resource version is not valid"));
+            return Err(invalid(
+                "incorrect encoded start resourceVersion (version meta.k8s.io/v1)",
+            ));
         }
-        if decoded.start.is_empty()
-            || decoded.start.split('/').any(|part| matches!(part, "" | "." | ".."))
-        {
-            return Err(invalid("its start is not a key"));
+        if decoded.start.is_empty() {
+            return Err(invalid("encoded start key empty (version meta.k8s.io/v1)"));
+        }
+        if decoded.start.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(invalid(&decoded.start));
         }
         Ok(decoded)
     }
@@ -143,13 +153,23 @@ impl Filter {
     /// # Errors
     /// 400 for a field that cannot be selected by.
     pub(super) fn new(options: &ListOptions, route: &Route) -> Result<Self, Status> {
-        let selectable = &route.resource.definition.selectable_fields;
+        let definition = &route.resource.definition;
+        let selectable = &definition.selectable_fields;
         for requirement in options.fields.requirements() {
             let field = requirement.field.as_str();
             if !matches!(field, "metadata.name" | "metadata.namespace")
                 && !selectable.iter().any(|f| f == field)
             {
-                return Err(Status::bad_request(format!("field label not supported: {field}")));
+                // Kubernetes' own kinds without fields of their own say it in other words.
+                return Err(Status::bad_request(
+                    if definition.strategic_patch && selectable.is_empty() {
+                        format!(
+                            r#"{field:?} is not a known field selector: only "metadata.name", "metadata.namespace""#
+                        )
+                    } else {
+                        format!("field label not supported: {field}")
+                    },
+                ));
             }
         }
         let (labels, fields) = (options.labels.clone(), options.fields.clone());

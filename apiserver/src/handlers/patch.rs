@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Call, decode, shape};
 use crate::admission;
 use crate::body::Body;
-use crate::negotiate::{self, Content, PatchType};
+use crate::negotiate::{self, PatchType};
 use crate::query::{FieldValidation, WriteOptions, options_ok};
 use crate::registry::{Part, Route, Tracking};
 
@@ -144,12 +144,17 @@ async fn apply_patch(
         )?;
         return Err(Status::bad_request("fieldManager is required for apply patch"));
     };
-    let decoded = decode::parse(body, Content::Yaml)?;
-    if options.field_validation == FieldValidation::Strict && !decoded.duplicates.is_empty() {
-        return Err(Status::bad_request(format!(
-            "error strict decoding patch: duplicate field {:?}",
-            decoded.duplicates[0]
-        )));
+    let decoded = decoding::yaml(body)
+        .map_err(|error| Status::bad_request(format!("error decoding YAML: {error}")))?;
+    let twice = decoded.duplicates.iter().map(|path| format!("duplicate field {path:?}"));
+    match options.field_validation {
+        FieldValidation::Strict if !decoded.duplicates.is_empty() => {
+            let problems: Vec<String> = twice.collect();
+            let text = format!("error strict decoding YAML: {}", problems.join(", "));
+            return Err(Status::bad_request(text));
+        }
+        FieldValidation::Warn => twice.for_each(|problem| call.warnings.add(problem)),
+        _ => {}
     }
     let mut config = decoded.value;
     check_config(call, route, &mut config)?;

@@ -10,13 +10,10 @@ use crate::registry::Route;
 
 /// Without a resource version the newest object, with `0` the one at hand, else one that is not older.
 pub(super) async fn get(call: &Call<'_>, route: &Route) -> Result<Response<Body>, Status> {
-    let at = match call.query.get("resourceVersion") {
-        None | Some("") => At::Latest,
-        Some("0") => At::Any,
-        Some(text) => At::NotOlderThan(
-            text.parse()
-                .map_err(|_| Status::bad_request(format!("invalid resource version: {text:?}")))?,
-        ),
+    let at = match call.query.resource_version()? {
+        None => At::Latest,
+        Some(0) => At::Any,
+        Some(revision) => At::NotOlderThan(revision),
     };
     let object = route
         .resource

@@ -31,7 +31,7 @@ pub(super) async fn answer(
         )));
     }
     let format = negotiate::content(call.headers)?;
-    let mut review = decode::parse(&decode::bytes(body).await?, format)?.value;
+    let mut review = decode::parse(&decode::bytes(body).await?, format, kind.kind)?.value;
     let api_version = format!("{}/{}", kind.group, kind.version);
     if !review.is_object()
         || review["kind"] != kind.kind

@@ -36,7 +36,7 @@ pub(super) async fn update(
 ) -> Result<Response<Body>, Status> {
     let options = WriteOptions::parse(&call.query, "UpdateOptions")?;
     let format = negotiate::content(call.headers)?;
-    let wanted = decode::parse(&decode::bytes(body).await?, format)?.value;
+    let wanted = decode::parse(&decode::bytes(body).await?, format, "Scale")?.value;
     if wanted["kind"] != "Scale" || wanted["apiVersion"] != "autoscaling/v1" {
         return Err(Status::bad_request("the body is not an autoscaling/v1 Scale"));
     }

@@ -25,7 +25,7 @@ pub(super) async fn request(
 ) -> Result<Response<Body>, Status> {
     let Some(tokens) = &call.server.tokens else { return Err(Status::unknown_resource()) };
     let format = negotiate::content(call.headers)?;
-    let mut review = decode::parse(&decode::bytes(body).await?, format)?.value;
+    let mut review = decode::parse(&decode::bytes(body).await?, format, "TokenRequest")?.value;
     if review["kind"] != "TokenRequest" {
         return Err(Status::bad_request(
             "the body is not an authentication.k8s.io/v1 TokenRequest",

@@ -6,10 +6,7 @@ use kubefed_apimachinery::definition::Strategy;
 use kubefed_apimachinery::field;
 use serde_json::{Value, json};
 
-use super::configmap;
-
-/// The bound of Kubernetes on the data of one secret: 1 MiB.
-const MAX_DATA: usize = 1024 * 1024;
+use super::configmap::{self, MAX_DATA};
 
 pub(super) const STRATEGY: Strategy =
     Strategy { defaults, validate, validate_update, ..Strategy::NONE };

@@ -1,6 +1,7 @@
 //! What the server itself does to an object between a client's bytes and the store: the metadata that is its own,
 //! defaults, validation, `managedFields`. Pure; after `registry/rest` and `registry/generic/registry` of `k8s.io/apiserver`.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use kubefed_apimachinery::definition::Definition;
@@ -60,6 +61,7 @@ pub(super) fn create(
     for field in SYSTEM_METADATA {
         metadata.remove(*field);
     }
+    dedup_owners(write, metadata);
     if namespace.is_empty() {
         metadata.remove("namespace");
     } else {
@@ -128,6 +130,7 @@ pub(super) fn update(
         *new = status_of(live, new);
     }
     let metadata = metadata_mut(new)?;
+    dedup_owners(write, metadata);
     metadata.remove("selfLink");
     for field in KEPT_METADATA {
         match live["metadata"].get(field) {
@@ -171,6 +174,27 @@ pub(super) fn update(
         }
     }
     invalid(write, new, errors)
+}
+
+/// The same reference to an owner twice is one, and the client is told.
+fn dedup_owners(write: &Write<'_>, metadata: &mut serde_json::Map<String, Value>) {
+    let Some(Value::Array(owners)) = metadata.get_mut("ownerReferences") else { return };
+    let mut known = HashSet::new();
+    let mut twice = Vec::new();
+    owners.retain(|owner| {
+        let is_new = known.insert(owner.to_string());
+        if !is_new {
+            twice.push(owner["uid"].as_str().unwrap_or("").to_owned());
+        }
+        is_new
+    });
+    if !twice.is_empty() {
+        (write.warn)(format!(
+            ".metadata.ownerReferences contains duplicate entries; API server dedups owner references in 1.20+, and may \
+             reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {}",
+            twice.join(", ")
+        ));
+    }
 }
 
 /// What a name of this kind may be: names of roles may hold colons, those of namespaces no dots.
