@@ -7,8 +7,10 @@ use std::task::{Context, Poll};
 
 pub use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
+use futures::StreamExt as _;
 use http_body::{Frame, SizeHint};
 use kubefed_storage::object::Object;
+use tokio_util::sync::CancellationToken;
 
 /// How much of a list is put together before it is handed to the connection: large enough that a frame's own cost
 /// does not count, small enough that a slow reader holds little. HTTP/2 frames are at most this large here.
@@ -80,6 +82,11 @@ impl ListBody {
         }
         all
     }
+}
+
+/// `body`, which ends when `token` is cancelled, after a whole frame.
+pub(crate) fn until_cancelled(body: Body, token: CancellationToken) -> Body {
+    Body::from_stream(body.into_data_stream().take_until(token.cancelled_owned()))
 }
 
 /// `body`, which keeps `held` until it was sent or given up.

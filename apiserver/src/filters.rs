@@ -11,17 +11,19 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
 use kubefed_apimachinery::status::Status;
 use kubefed_apimachinery::{duration, fields};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
 use crate::audit::{self, Trail};
 use crate::authn::Authenticator;
 use crate::authz::{Attributes, Authorizer, Decision};
-use crate::body::{Body, holding};
+use crate::body::{Body, holding, until_cancelled};
 use crate::listener::ConnectionInfo;
 use crate::metrics::{self, Metrics};
 use crate::negotiate::{self, Media};
 use crate::query::Query;
 use crate::render;
 use crate::request::RequestInfo;
+use crate::server::Serving;
 use crate::user::{MASTERS, UserInfo};
 
 pub mod body;
@@ -33,9 +35,8 @@ pub use warnings::Warnings;
 
 /// The time that a request may take that does not watch; clients can ask for less by `timeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Requests at a time, as Kubernetes: 400 that read and 200 that write.
-const MAX_READING: usize = 400;
-const MAX_WRITING: usize = 200;
+/// The paths of probes: not recorded, and answered also where there are too many requests.
+const PROBES: &[&str] = &["healthz", "livez", "readyz"];
 
 /// The media type of server-side apply, which is told apart in metrics.
 const APPLY: &[u8] = b"application/apply-patch";
@@ -49,13 +50,15 @@ pub struct Filters {
     pub authenticator: Arc<dyn Authenticator>,
     pub authorizer: Arc<dyn Authorizer>,
     pub metrics: Arc<Metrics>,
-    /// Paths that need no rights: probes.
+    /// Paths that need no rights; a star at the end stands for whatever begins so.
     pub open_paths: Vec<String>,
     pub reading: Semaphore,
     pub writing: Semaphore,
     /// Whether a request is for something that is served; only that is told apart in metrics.
     pub serves: Box<dyn Fn(&RequestInfo) -> bool + Send + Sync>,
     pub audit: Option<Arc<audit::Log>>,
+    /// Cancelled when the server takes no more requests: watches end then, for they would not by themselves.
+    pub draining: CancellationToken,
 }
 
 impl Filters {
@@ -63,27 +66,38 @@ impl Filters {
         authenticator: Arc<dyn Authenticator>,
         authorizer: Arc<dyn Authorizer>,
         metrics: Arc<Metrics>,
+        serving: &Serving,
     ) -> Self {
+        let at_a_time = |limit| match limit {
+            0 => Semaphore::new(Semaphore::MAX_PERMITS),
+            limit => Semaphore::new(limit.min(Semaphore::MAX_PERMITS)),
+        };
         Filters {
             authenticator,
             authorizer,
             metrics,
-            open_paths: ["/healthz", "/livez", "/readyz"].map(String::from).to_vec(),
-            reading: Semaphore::new(MAX_READING),
-            writing: Semaphore::new(MAX_WRITING),
+            open_paths: serving.open_paths.clone(),
+            reading: at_a_time(serving.max_reading),
+            writing: at_a_time(serving.max_writing),
             serves: Box::new(|_| true),
             audit: None,
+            draining: CancellationToken::new(),
         }
     }
 
+    /// Whether anybody may ask for this.
     fn is_open(&self, info: &RequestInfo) -> bool {
-        let below = |open: &String| {
-            info.path
-                .strip_prefix(open.as_str())
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        let covers = |open: &String| match open.strip_suffix('*') {
+            Some(prefix) => info.path.starts_with(prefix),
+            None => *open == info.path,
         };
-        !info.is_resource && self.open_paths.iter().any(below)
+        !info.is_resource && self.open_paths.iter().any(covers)
     }
+}
+
+fn is_probe(info: &RequestInfo) -> bool {
+    let first = info.path.trim_start_matches('/').split('/').next();
+    !info.is_resource && first.is_some_and(|first| PROBES.contains(&first))
 }
 
 /// `inner` behind the filters.
@@ -109,7 +123,7 @@ async fn outermost(
             .unwrap_or(HeaderValue::from_static(""))
     });
     let entry = match &filters.audit {
-        Some(log) if !filters.is_open(&info) => Some(log.begin(&request, &info, &audit_id)),
+        Some(log) if !is_probe(&info) => Some(log.begin(&request, &info, &audit_id)),
         _ => None,
     };
     if let Some(entry) = &entry {
@@ -155,7 +169,9 @@ async fn outermost(
         None => response,
     };
     let response = match watched {
-        Some(watched) => response.map(|body| holding(body, watched)),
+        Some(watched) => {
+            response.map(|body| holding(until_cancelled(body, filters.draining.clone()), watched))
+        }
         None => response,
     };
     let response = if reads { gzip::encode(response, takes_gzip).await } else { response };
@@ -262,7 +278,7 @@ async fn admit(
         }
     };
     let limit = if info.is_mutating() { &filters.writing } else { &filters.reading };
-    let _permit = if info.is_long_running() || user.is_in(MASTERS) {
+    let _permit = if info.is_long_running() || is_probe(&info) || user.is_in(MASTERS) {
         None
     } else {
         match limit.try_acquire() {

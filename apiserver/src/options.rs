@@ -4,15 +4,19 @@ use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
-use clap::{Parser, ValueEnum};
+use clap::{ArgAction, Parser, ValueEnum};
+use kubefed_apimachinery::duration;
 use kubefed_certs::ServerFiles;
 use kubefed_component::ProcessOptions;
 use kubefed_storage::{Store, embedded, etcd};
 
-use crate::server::Config;
+use crate::server::{Config, Serving};
 use crate::{audit, kinds};
+
+mod selfsigned;
 
 /// Where objects are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,11 +35,15 @@ pub struct ServingOptions {
     #[arg(long, default_value_t = 6443)]
     pub secure_port: u16,
     /// PEM file of the serving certificate
-    #[arg(long)]
-    pub tls_cert_file: PathBuf,
+    #[arg(long, requires = "tls_private_key_file")]
+    pub tls_cert_file: Option<PathBuf>,
     /// PEM file of the serving certificate's key
-    #[arg(long)]
-    pub tls_private_key_file: PathBuf,
+    #[arg(long, requires = "tls_cert_file")]
+    pub tls_private_key_file: Option<PathBuf>,
+    /// The directory of apiserver.crt and apiserver.key, which are made, self-signed, and used where no
+    /// --tls-cert-file is given
+    #[arg(long, default_value = "apiserver.local.config/certificates")]
+    pub cert_dir: PathBuf,
     /// PEM file of the authorities whose client certificates are believed
     #[arg(long)]
     pub client_ca_file: Option<PathBuf>,
@@ -45,6 +53,22 @@ pub struct ServingOptions {
     /// PEM file of the public half of that key
     #[arg(long)]
     pub service_account_key_file: Option<PathBuf>,
+    /// Paths that need no rights; a star at the end stands for whatever begins so
+    #[arg(long, value_delimiter = ',', default_values_t = Serving::default().open_paths)]
+    pub authorization_always_allow_paths: Vec<String>,
+    /// How many requests that read are answered at a time; 0: any number
+    #[arg(long, default_value_t = Serving::default().max_reading)]
+    pub max_requests_inflight: usize,
+    /// How many requests that write are answered at a time; 0: any number
+    #[arg(long, default_value_t = Serving::default().max_writing)]
+    pub max_mutating_requests_inflight: usize,
+    /// How long a server that is told to end goes on, with /readyz failing, so that load balancers see it
+    #[arg(long, default_value = "0s", value_parser = duration::parse)]
+    pub shutdown_delay_duration: Duration,
+    /// Only false is possible: there are no profiles to be had over HTTP
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, require_equals = true)]
+    #[arg(default_value_t = false, default_missing_value = "true")]
+    pub profiling: bool,
     /// A file that every request is recorded in, one JSON line for each; - is standard output
     #[arg(long)]
     pub audit_log_path: Option<PathBuf>,
@@ -141,7 +165,7 @@ impl ServingOptions {
     /// The configuration of a server with these flags.
     ///
     /// # Errors
-    /// If a key file can't be read.
+    /// Says which flag or file is wrong.
     pub fn config(
         &self,
         store: Arc<dyn Store>,
@@ -151,6 +175,20 @@ impl ServingOptions {
     ) -> anyhow::Result<Config> {
         let read = |flag: &str, path: &Path| {
             std::fs::read(path).with_context(|| format!("cannot read {} ({flag})", path.display()))
+        };
+        if self.profiling {
+            bail!("--profiling can only be false: look at the process from outside, with perf");
+        }
+        for path in &self.authorization_always_allow_paths {
+            if !path.starts_with('/') || path[..path.len() - 1].contains('*') {
+                bail!(
+                    "{path:?} in --authorization-always-allow-paths must begin with a slash and have no star but at its end"
+                );
+            }
+        }
+        let (cert, key) = match (&self.tls_cert_file, &self.tls_private_key_file) {
+            (Some(cert), Some(key)) => (cert.clone(), key.clone()),
+            _ => selfsigned::pair(&self.cert_dir, self.bind_address)?,
         };
         let service_account_key =
             match (&self.service_account_signing_key_file, &self.service_account_key_file) {
@@ -165,10 +203,12 @@ impl ServingOptions {
             kinds,
             federation,
             address: SocketAddr::new(self.bind_address, self.secure_port),
-            tls: ServerFiles {
-                cert: self.tls_cert_file.clone(),
-                key: self.tls_private_key_file.clone(),
-                client_ca: self.client_ca_file.clone(),
+            tls: ServerFiles { cert, key, client_ca: self.client_ca_file.clone() },
+            serving: Serving {
+                max_reading: self.max_requests_inflight,
+                max_writing: self.max_mutating_requests_inflight,
+                open_paths: self.authorization_always_allow_paths.clone(),
+                shutdown_delay: self.shutdown_delay_duration,
             },
             service_account_key,
             audit: self.audit_log_path.clone().map(|path| audit::Options {
@@ -194,3 +234,6 @@ impl ServingOptions {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

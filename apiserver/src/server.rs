@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
@@ -45,12 +46,37 @@ pub struct Config {
     /// Where to listen; port 0 takes a free one.
     pub address: SocketAddr,
     pub tls: ServerFiles,
+    pub serving: Serving,
     /// PEM of the key that service-account tokens are signed with, and of its public half.
     pub service_account_key: Option<(Vec<u8>, Vec<u8>)>,
     /// Where requests are recorded, if anywhere.
     pub audit: Option<audit::Options>,
     /// `gitVersion` that `/version` tells.
     pub version: String,
+}
+
+/// How requests are taken. The default is that of Kubernetes.
+#[derive(Clone, Debug)]
+pub struct Serving {
+    /// How many requests that read, and that write, are answered at a time; 0: any number.
+    pub max_reading: usize,
+    pub max_writing: usize,
+    /// Paths that need no rights; a star at the end stands for whatever begins so.
+    pub open_paths: Vec<String>,
+    /// How long a server that is to end goes on, while `/readyz` fails already.
+    pub shutdown_delay: Duration,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        let probes = ["/healthz", "/healthz/*", "/livez", "/livez/*", "/readyz", "/readyz/*"];
+        Serving {
+            max_reading: 400,
+            max_writing: 200,
+            open_paths: probes.map(String::from).to_vec(),
+            shutdown_delay: Duration::ZERO,
+        }
+    }
 }
 
 /// A server that runs.
@@ -127,6 +153,7 @@ impl Server {
             authenticator,
             Arc::clone(&server.authorizer),
             Arc::clone(&server.metrics),
+            &config.serving,
         );
         let registry = Arc::clone(&server.registry);
         filters.serves = Box::new(move |info| serves(&registry, info));
@@ -139,9 +166,15 @@ impl Server {
         let filters = Arc::new(filters);
         let app =
             filters::chain(Router::new().fallback(route).with_state(Arc::clone(&server)), &filters);
-        let ending = Arc::clone(&server);
+        let (draining, delay) = (filters.draining.clone(), config.serving.shutdown_delay);
         server.tracker.spawn(async move {
-            listener::serve(listener, tls, app, token).await;
+            token.cancelled().await;
+            tokio::time::sleep(delay).await;
+            draining.cancel();
+        });
+        let (ending, draining) = (Arc::clone(&server), filters.draining.clone());
+        server.tracker.spawn(async move {
+            listener::serve(listener, tls, app, draining).await;
             ending.token.cancel();
         });
         Ok(server)

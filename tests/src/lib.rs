@@ -14,7 +14,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use kubefed_apiserver::kinds;
-use kubefed_apiserver::server::{Config, Server};
+use kubefed_apiserver::server::{Config, Server, Serving};
 use kubefed_certs::{Authority, ClientTls, ServerFiles};
 use kubefed_controllers::client::{Access, Client};
 use kubefed_storage::embedded;
@@ -108,6 +108,7 @@ impl Parts {
                 key: path("tls.key"),
                 client_ca: Some(path("ca.crt")),
             },
+            serving: Serving::default(),
             service_account_key: Some(self.key.clone()),
             audit: None,
             version: "v1.37.0".into(),

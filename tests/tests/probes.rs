@@ -1,4 +1,4 @@
-//! What an operator's tools look at: probes and metrics.
+//! What an operator's tools look at: probes, metrics, and how a server ends.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -160,4 +160,49 @@ async fn requests_are_counted_as_kubernetes_counts_them() {
         (watches(&metrics(&mut admin).await) == Some(0)).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_ends_is_first_unready_then_closed_and_its_watches_end_well() {
+    let federation = a_federation_with(|config| {
+        config.serving.shutdown_delay = Duration::from_secs(3);
+    })
+    .await;
+    let mut admin = federation.raw_h2(ADMIN).await;
+    let mut prober = federation.raw_h2(None).await;
+    let mut watches = Vec::new();
+    for mut watcher in [federation.raw(ADMIN).await, federation.raw_h2(ADMIN).await] {
+        let path = "/api/v1/namespaces?watch=1&timeoutSeconds=600";
+        // The answer is read to its end: a connection that breaks off would be an error.
+        watches.push(tokio::spawn(async move { watcher.get(path).await }));
+    }
+    eventually("both watch", async || {
+        let line =
+            "resource=\"namespaces\",subresource=\"\",scope=\"cluster\",component=\"apiserver\"} 2";
+        let found = metrics(&mut admin).await;
+        let watched =
+            |found: &str| found.starts_with("apiserver_longrunning") && found.ends_with(line);
+        found.lines().any(watched).then_some(())
+    })
+    .await;
+
+    federation.server.ending.cancel();
+    let unready = prober.get("/readyz").await;
+    assert_eq!(unready.code, 500);
+    assert!(text(&unready).contains("[-]shutdown failed"), "{}", text(&unready));
+    assert_eq!(prober.get("/livez").await.code, 200);
+    let mut late = federation.raw(ADMIN).await;
+    let namespace =
+        serde_json::json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "late"}});
+    late.create("/api/v1/namespaces", &namespace).await;
+
+    for watch in watches {
+        let answer = watch.await.expect("the watch ends well");
+        assert_eq!(answer.code, 200);
+        assert!(text(&answer).contains("\"late\""), "{}", text(&answer));
+    }
+    tokio::time::timeout(Duration::from_secs(5), federation.server.drained())
+        .await
+        .expect("nothing holds the server up");
+    assert!(tokio::net::TcpStream::connect(federation.server.address).await.is_err());
 }

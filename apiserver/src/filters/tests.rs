@@ -52,11 +52,20 @@ async fn handler(request: Request) -> Response<Body> {
 }
 
 fn filters() -> Filters {
-    Filters::new(Arc::new(Believing), Arc::new(Allowing), Arc::default())
+    Filters::new(Arc::new(Believing), Arc::new(Allowing), Arc::default(), &Serving::default())
 }
 
 async fn send(filters: &Arc<Filters>, uri: &str, headers: &[(&str, &str)]) -> Response<Body> {
-    let mut request = Request::builder().uri(uri);
+    send_by(Method::GET, filters, uri, headers).await
+}
+
+async fn send_by(
+    method: Method,
+    filters: &Arc<Filters>,
+    uri: &str,
+    headers: &[(&str, &str)],
+) -> Response<Body> {
+    let mut request = Request::builder().method(method).uri(uri);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -104,6 +113,7 @@ async fn too_many_requests_at_a_time_are_told_to_come_again() {
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
         for (uri, headers) in [
             ("/api/v1/pods?watch=1", &[][..]),
+            ("/readyz", &[]),
             ("/api/v1/pods", &[("test-user", "root"), ("test-group", MASTERS)]),
         ] {
             assert_eq!(send(&filters, uri, headers).await.status(), StatusCode::OK, "{uri}");
@@ -111,6 +121,29 @@ async fn too_many_requests_at_a_time_are_told_to_come_again() {
     };
     tokio::join!(first, second);
     assert_eq!(send(&filters, "/api/v1/pods", &[]).await.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn writers_have_a_limit_of_their_own_and_zero_is_none() {
+    for (max_writing, wanted) in
+        [(1, StatusCode::TOO_MANY_REQUESTS), (2, StatusCode::OK), (0, StatusCode::OK)]
+    {
+        let serving = Serving { max_reading: 1, max_writing, ..Serving::default() };
+        let filters = Arc::new(Filters::new(
+            Arc::new(Believing),
+            Arc::new(Allowing),
+            Arc::default(),
+            &serving,
+        ));
+        let first = send_by(Method::POST, &filters, "/api/v1/slow", &[]);
+        let second = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let second = send_by(Method::POST, &filters, "/api/v1/pods", &[]).await;
+            assert_eq!(second.status(), wanted, "{max_writing}");
+            assert_eq!(send(&filters, "/api/v1/pods", &[]).await.status(), StatusCode::OK);
+        };
+        tokio::join!(first, second);
+    }
 }
 
 #[tokio::test]
@@ -149,13 +182,36 @@ async fn every_answer_has_its_id_and_is_not_to_be_kept() {
     }
 }
 
-#[tokio::test]
-async fn probes_need_no_rights_but_what_only_begins_like_one_does() {
+#[test]
+fn probes_need_no_rights_but_what_only_begins_like_one_does() {
     let filters = filters();
-    for (path, open) in
-        [("/livez", true), ("/readyz/store", true), ("/livezz", false), ("/healthz-all", false)]
-    {
-        let info = RequestInfo::new(&http::Method::GET, path, &Query::default());
+    for (path, open) in [
+        ("/livez", true),
+        ("/readyz/store", true),
+        ("/livezz", false),
+        ("/healthz-all", false),
+        ("/metrics", false),
+    ] {
+        let info = RequestInfo::new(&Method::GET, path, &Query::default());
+        assert_eq!(filters.is_open(&info), open, "{path}");
+        assert_eq!(is_probe(&info), open, "{path}");
+    }
+}
+
+#[test]
+fn paths_can_be_opened_one_by_one_or_by_how_they_begin() {
+    let open_paths = ["/metrics", "/openapi/*", "/api/*"].map(String::from).to_vec();
+    let filters = Filters { open_paths, ..filters() };
+    for (path, open) in [
+        ("/metrics", true),
+        ("/metrics/slis", false),
+        ("/openapi/v3/api/v1", true),
+        ("/openapi", false),
+        ("/livez", false),
+        // No flag gives rights to objects.
+        ("/api/v1/namespaces/a/secrets", false),
+    ] {
+        let info = RequestInfo::new(&Method::GET, path, &Query::default());
         assert_eq!(filters.is_open(&info), open, "{path}");
     }
 }
