@@ -44,6 +44,9 @@ pub enum Error {
     /// The server refused it.
     #[error("{0}")]
     Status(Box<Status>),
+    /// An answer that is no API server's, from it or from what stands before it.
+    #[error("HTTP {code}: {text}")]
+    Answer { code: u16, text: String, retry_after: Option<Duration> },
     /// The server was not reached, or did not answer as an API server does.
     #[error("{0}")]
     Transport(String),
@@ -56,6 +59,28 @@ impl Error {
 
     pub fn is_conflict(&self) -> bool {
         matches!(self, Error::Status(status) if status.code == 409)
+    }
+
+    /// Whether this tells of the server rather than of what it was asked.
+    pub fn is_outage(&self) -> bool {
+        let code = match self {
+            Error::Transport(_) => return true,
+            Error::Status(status) => status.code,
+            Error::Answer { code, .. } => *code,
+        };
+        code == 429 || code >= 500
+    }
+
+    /// How long the server wishes to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Error::Transport(_) => None,
+            Error::Status(status) => {
+                let seconds = status.details.as_ref()?.retry_after_seconds?;
+                Some(Duration::from_secs(seconds.into()))
+            }
+            Error::Answer { retry_after, .. } => *retry_after,
+        }
     }
 
     pub fn is_expired(&self) -> bool {
@@ -173,6 +198,11 @@ impl Client {
 
     async fn read(response: http::Response<Incoming>) -> Result<Bytes, Error> {
         let code = response.status();
+        // As seconds; as a date nobody sends it.
+        let retry_after = response
+            .headers()
+            .get(header::RETRY_AFTER)
+            .and_then(|value| value.to_str().ok()?.parse::<u32>().ok());
         let body = tokio::time::timeout(
             DEADLINE * 6,
             Limited::new(response.into_body(), MAX_BODY).collect(),
@@ -186,13 +216,18 @@ impl Client {
         }
         // Redirects too: following one would carry our token to where a member wants it.
         Err(match serde_json::from_slice::<Status>(&body) {
-            Ok(status) if !status.message.is_empty() => {
+            Ok(mut status) if !status.message.is_empty() => {
+                if let Some(seconds) = retry_after {
+                    let details = status.details.get_or_insert_default();
+                    details.retry_after_seconds.get_or_insert(seconds);
+                }
                 Error::Status(Box::new(Status { code: code.as_u16(), ..status }))
             }
-            _ => {
-                let text: String = String::from_utf8_lossy(&body).chars().take(200).collect();
-                Error::Transport(format!("HTTP {}: {text}", code.as_u16()))
-            }
+            _ => Error::Answer {
+                code: code.as_u16(),
+                text: String::from_utf8_lossy(&body).chars().take(200).collect(),
+                retry_after: retry_after.map(|seconds| Duration::from_secs(seconds.into())),
+            },
         })
     }
 

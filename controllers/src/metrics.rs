@@ -25,6 +25,8 @@ pub struct Metrics {
     dispatches: Family<Labels, Histogram, fn() -> Histogram>,
     reconciles: Family<Labels, Counter>,
     reconcile_times: Family<Labels, Histogram, fn() -> Histogram>,
+    paused: Family<Labels, Gauge>,
+    pauses: Family<Labels, Counter>,
 }
 
 /// From a millisecond to half a minute.
@@ -43,6 +45,8 @@ impl Default for Metrics {
             dispatches: Family::new_with_constructor(seconds),
             reconciles: Family::default(),
             reconcile_times: Family::new_with_constructor(seconds),
+            paused: Family::default(),
+            pauses: Family::default(),
         };
         {
             let mut registry = metrics.registry.lock();
@@ -73,6 +77,16 @@ impl Default for Metrics {
                 metrics.reconciles.clone(),
             );
             registry.register(
+                "kubefed_lane_paused",
+                "Whether a cluster is asked nothing for a kind now, as it failed again and again",
+                metrics.paused.clone(),
+            );
+            registry.register(
+                "kubefed_lane_pauses",
+                "Pauses in asking a cluster for a kind, as it failed again and again",
+                metrics.pauses.clone(),
+            );
+            registry.register(
                 "controller_runtime_reconcile_time_seconds",
                 "How long a reconciliation takes",
                 metrics.reconcile_times.clone(),
@@ -80,6 +94,10 @@ impl Default for Metrics {
         }
         metrics
     }
+}
+
+fn lane(cluster: &str, kind: &str) -> Labels {
+    vec![("cluster", cluster.to_owned()), ("kind", kind.to_owned())]
 }
 
 impl Metrics {
@@ -106,6 +124,20 @@ impl Metrics {
         for known in STATES {
             self.clusters.remove(&vec![("state", known.to_owned()), ("cluster", name.to_owned())]);
         }
+    }
+
+    pub(crate) fn lane_paused(&self, cluster: &str, kind: &str) {
+        self.paused.get_or_create(&lane(cluster, kind)).set(1);
+        self.pauses.get_or_create(&lane(cluster, kind)).inc();
+    }
+
+    pub(crate) fn lane_goes_on(&self, cluster: &str, kind: &str) {
+        self.paused.get_or_create(&lane(cluster, kind)).set(0);
+    }
+
+    pub(crate) fn forget_lane(&self, cluster: &str, kind: &str) {
+        self.paused.remove(&lane(cluster, kind));
+        self.pauses.remove(&lane(cluster, kind));
     }
 
     pub(crate) fn joined(&self, clusters: usize) {

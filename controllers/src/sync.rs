@@ -108,7 +108,7 @@ pub(crate) async fn run(
         () = stop.cancelled() => {}
         () = sync.clone().work() => {}
     }
-    sync.lanes.write().clear();
+    sync.lanes.write().drain().for_each(|(_, lane)| lane.stop());
     sync.tasks.close();
     sync.tasks.wait().await;
 }

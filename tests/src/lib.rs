@@ -1,6 +1,7 @@
 //! Fixtures: whole servers in this process, on free ports of the loopback, with their own certificates.
 
 pub mod etcd;
+pub mod front;
 pub mod kubernetes;
 pub mod proxy;
 pub mod raw;
@@ -17,6 +18,7 @@ use kubefed_apiserver::kinds;
 use kubefed_apiserver::server::{Config, Server, Serving};
 use kubefed_certs::{Authority, ClientTls, ServerFiles};
 use kubefed_controllers::client::{Access, Client};
+use kubefed_controllers::metrics::Metrics;
 use kubefed_storage::embedded;
 use serde_json::json;
 use tempfile::TempDir;
@@ -272,6 +274,8 @@ impl Cluster {
 pub struct Federation {
     pub api: Cluster,
     pub members: Vec<(String, Cluster)>,
+    /// Of all controller managers in this process.
+    pub metrics: Arc<Metrics>,
     managers: CancellationToken,
     tracker: TaskTracker,
 }
@@ -301,6 +305,7 @@ pub async fn a_federation_of(names: &[&str]) -> Federation {
     let federation = Federation {
         api,
         members,
+        metrics: Arc::default(),
         managers: CancellationToken::new(),
         tracker: TaskTracker::new(),
     };
@@ -360,7 +365,7 @@ impl Federation {
         self.tracker.spawn(kubefed_controllers::manager::run(
             client,
             NAMESPACE.into(),
-            Arc::default(),
+            Arc::clone(&self.metrics),
             self.managers.clone(),
         ));
     }

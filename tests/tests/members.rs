@@ -1,5 +1,6 @@
 //! Members that hang, that were changed by others, or that must be left alone; and a manager that starts anew.
 
+use kubefed_tests::front::Front;
 use kubefed_tests::proxy::Proxy;
 use kubefed_tests::{Cluster, Federation, NAMESPACE, a_federation_of, a_member, eventually, join};
 use serde_json::{Value, json};
@@ -388,4 +389,60 @@ async fn a_type_whose_propagation_is_off_is_not_synced_and_says_so() {
     admin.merge(&type_config("configmaps"), &propagation("Enabled")).await.expect("done");
     type_is(&federation, "configmaps", "Running").await;
     has(federation.member("one"), "a", "second").await;
+}
+
+/// The number that a metric has for ConfigMaps in a member.
+fn metric(federation: &Federation, name: &str, cluster: &str) -> usize {
+    let line = format!("{name}{{cluster=\"{cluster}\",kind=\"federatedconfigmap\"}} ");
+    let text = federation.metrics.render();
+    let value = text.lines().find_map(|found| found.strip_prefix(&line));
+    value.map_or(0, |value| value.parse().expect("a number"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_fails_whatever_it_is_asked_is_asked_rarely_and_taken_up_again() {
+    const OBJECTS: usize = 100;
+    let mut federation = a_federation_of(&["near"]).await;
+    let frail = a_member().await;
+    let front = Front::start(&frail).await;
+    join(&federation.api, "frail", &front.url(), &frail).await;
+    federation.members.push(("frail".into(), frail));
+    federation.wait_ready("frail").await;
+    with_a_namespace(&federation).await;
+    let first = federate_configmap(&federation, "first").await;
+    told(&federation, &first, "True").await;
+    let pauses = |federation: &Federation| metric(federation, "kubefed_lane_pauses_total", "frail");
+    let before = (front.refused(), pauses(&federation));
+
+    front.fail(true);
+    for number in 0..OBJECTS {
+        federate_configmap(&federation, &format!("c{number}")).await;
+    }
+    let last = format!("{TYPES}/federatedconfigmaps/c{}", OBJECTS - 1);
+    let object = told(&federation, &last, "False").await;
+    assert_eq!(state_in(&object, "near"), "");
+    let admin = federation.admin();
+    eventually("it is told why they wait", async || {
+        let list = admin.get(&format!("{TYPES}/federatedconfigmaps")).await.ok()?;
+        let mut waiting = list["items"].as_array()?.iter().filter(|object| {
+            let text = object["status"].to_string();
+            state_in(object, "frail") == "Pending" && text.contains("HTTP 503: nobody is at home")
+        });
+        waiting.next().map(drop)
+    })
+    .await;
+    eventually("two pauses", async || (pauses(&federation) >= before.1 + 2).then_some(())).await;
+    assert_eq!(metric(&federation, "kubefed_lane_paused", "frail"), 1);
+    // Five failures, what was under way by then, and one try after each pause.
+    let refused = front.refused() - before.0;
+    let most = 5 + 16 + pauses(&federation) - before.1;
+    assert!(refused <= most, "{refused} requests, {most} at most");
+    assert_eq!(metric(&federation, "kubefed_lane_pauses_total", "near"), 0);
+
+    front.fail(false);
+    for number in 0..OBJECTS {
+        has(federation.member("frail"), &format!("c{number}"), "first").await;
+    }
+    told(&federation, &last, "True").await;
+    assert_eq!(metric(&federation, "kubefed_lane_paused", "frail"), 0);
 }

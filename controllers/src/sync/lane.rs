@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use kubefed_api::status::{self, ClusterStatus};
 use kubefed_api::{MANAGED_LABEL, kubefedconfig, template, versions};
 use kubefed_apimachinery::meta;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use super::plan::{self, Action, Observed};
@@ -17,10 +19,18 @@ use crate::client::{Client, Error};
 use crate::control::{Member, Readiness, path};
 use crate::queue::Queue;
 
+mod breaker;
+mod requests;
+
+use breaker::Breaker;
+use requests::{Deletion, Refused};
+
 /// Objects of one kind that are worked on at a time in one member.
 const WORKERS: usize = 16;
 /// A member that has not listed the kind after this long cannot: it has no such kind, or hides it from us.
 const LISTING: Duration = Duration::from_secs(10);
+/// How long it may take until one of what is brought back after a pause asks something of the member.
+const SETTLING: Duration = Duration::from_millis(500);
 /// A member is hostile input: what it says is cut to a readable length.
 const MAX_MESSAGE: usize = 300;
 
@@ -32,6 +42,9 @@ pub(super) struct Lane {
     queue: Queue<Key>,
     /// The list of the member was waited for in vain.
     unlisted: AtomicBool,
+    breaker: Mutex<Breaker>,
+    /// Told when a pause begins, or something is parked in one.
+    paused: Notify,
     collects_status: bool,
     token: CancellationToken,
 }
@@ -55,6 +68,8 @@ impl Lane {
             observed: Cache::default(),
             queue: Queue::default(),
             unlisted: AtomicBool::new(false),
+            breaker: Mutex::default(),
+            paused: Notify::new(),
             collects_status,
             token: sync.token.child_token(),
         });
@@ -70,6 +85,9 @@ impl Lane {
 
     pub(super) fn stop(&self) {
         self.token.cancel();
+        if let Some(sync) = self.sync.upgrade() {
+            sync.control.metrics.forget_lane(&self.member.name, &sync.name);
+        }
     }
 
     pub(super) fn member(&self) -> &Arc<Member> {
@@ -87,7 +105,12 @@ impl Lane {
 
     async fn work(&self) {
         let workers = futures::future::join_all((0..WORKERS).map(|_| self.reconcile_for_ever()));
-        tokio::join!(workers, self.follow_for_ever(), self.take_up_what_was_not_listed());
+        tokio::join!(
+            workers,
+            self.follow_for_ever(),
+            self.take_up_what_was_not_listed(),
+            self.end_pauses_for_ever()
+        );
     }
 
     fn add_all(&self) {
@@ -123,6 +146,7 @@ impl Lane {
         loop {
             let readiness = ready.borrow_and_update().clone();
             if !matches!(readiness, Readiness::Unknown) {
+                self.go_on();
                 // What could not be done before, or is to be said to be away.
                 self.add_all();
             }
@@ -161,9 +185,71 @@ impl Lane {
             let Some(sync) = self.sync.upgrade() else { return };
             match self.reconcile(&sync, &key).await {
                 Ok(()) => self.queue.done(&key),
+                Err(()) if self.breaker.lock().parks(&key) => self.queue.done(&key),
                 Err(()) => self.queue.failed(&key),
             }
         }
+    }
+
+    /// Brings back some of what is parked whenever a pause is over; one of them is let through.
+    async fn end_pauses_for_ever(&self) {
+        loop {
+            let Some(until) = self.breaker.lock().paused_until() else {
+                self.paused.notified().await;
+                continue;
+            };
+            tokio::time::sleep_until(until).await;
+            let some = self.breaker.lock().some(WORKERS);
+            if some.is_empty() {
+                self.paused.notified().await;
+                continue;
+            }
+            some.into_iter().for_each(|key| self.queue.add(key));
+            // None of them may have needed a request.
+            tokio::time::sleep(SETTLING).await;
+        }
+    }
+
+    /// Whether something may be asked of the member for an object; if not, that is told, and the object waits.
+    fn may_ask(&self, task: &Task<'_>) -> bool {
+        let trouble = {
+            let mut breaker = self.breaker.lock();
+            if breaker.admits(task.key, tokio::time::Instant::now()) {
+                return true;
+            }
+            breaker.trouble()
+        };
+        self.paused.notify_one();
+        let outcome = outcome(status::PENDING, &trouble);
+        task.sync.done(task.key, &self.member.name, task.planned, Some(outcome), Learned::Nothing);
+        false
+    }
+
+    /// Takes note of how the member has answered.
+    fn note(&self, sync: &Sync, error: Option<&Error>) {
+        let Some(error) = error.filter(|error| error.is_outage()) else {
+            return self.go_on();
+        };
+        let (why, now) = (error.to_string(), tokio::time::Instant::now());
+        let begins = self.breaker.lock().failed(&why, error.retry_after(), now);
+        if begins {
+            tracing::warn!(cluster = self.member.name, kind = sync.name, why, "pauses");
+            sync.control.metrics.lane_paused(&self.member.name, &sync.name);
+            self.paused.notify_one();
+        }
+    }
+
+    /// Ends the pause, if there is one.
+    fn go_on(&self) {
+        let (was_paused, parked) = {
+            let mut breaker = self.breaker.lock();
+            (breaker.is_open(), breaker.succeeded())
+        };
+        if was_paused && let Some(sync) = self.sync.upgrade() {
+            tracing::info!(cluster = self.member.name, kind = sync.name, "goes on");
+            sync.control.metrics.lane_goes_on(&self.member.name, &sync.name);
+        }
+        parked.into_iter().for_each(|key| self.queue.add(key));
     }
 
     /// Brings one object in the member to what is planned. An error is worth another try.
@@ -221,6 +307,7 @@ impl Lane {
                 Some(planned) => self.apply(&task, planned).await,
                 None => Ok(()),
             },
+            _ if !self.may_ask(&task) => Ok(()),
             Action::Delete => self.delete(&task).await,
             Action::Unmark => self.unmark(&task).await,
         }
@@ -267,9 +354,19 @@ impl Lane {
                 return Ok(());
             }
         };
+        if !self.may_ask(task) {
+            return Ok(());
+        }
         let is_new = task.observed.is_none();
         let began = Instant::now();
         let written = self.write(task, planned, desired).await;
+        self.note(
+            sync,
+            match &written {
+                Err(Refused::By(error)) => Some(error),
+                _ => None,
+            },
+        );
         let action = if is_new { "create" } else { "update" };
         sync.control.metrics.dispatched(action, began.elapsed());
         match written {
@@ -305,61 +402,10 @@ impl Lane {
         }
     }
 
-    /// Writes the object. One that was there before us is taken over only if that is wanted and it does not refuse.
-    async fn write(
-        &self,
-        task: &Task<'_>,
-        planned: &Planned,
-        mut desired: Value,
-    ) -> Result<Value, Refused> {
-        let Task { sync, client, key, .. } = *task;
-        let target = self.target_path(sync, key, desired["apiVersion"].as_str().unwrap_or(""));
-        if task.observed.is_some() {
-            if planned.plan.retains_replicas {
-                let there = client.get(&target).await.map_err(Refused::By)?;
-                retain_replicas(&mut desired, &there);
-            }
-            return client.apply(&target, &desired, true).await.map_err(Refused::By);
-        }
-        let adopts = kubefedconfig::adopts(&sync.control.config.borrow());
-        if adopts {
-            // Without force a field that somebody else set is a conflict: then the object was there before us, or
-            // somebody took our mark off.
-            match client.apply(&target, &desired, false).await {
-                Err(error) if error.is_conflict() => {}
-                written => return written.map_err(Refused::By),
-            }
-        }
-        match client.get(&target).await {
-            Ok(there) if plan::refuses(&there) => {
-                let why = format!("the object has the label {MANAGED_LABEL}=false");
-                return Err(Refused::For(status::MANAGED_LABEL_FALSE, why));
-            }
-            Ok(there) => {
-                if !plan::is_ours(&there) {
-                    if !adopts {
-                        let why = "the object was there before, and adoption is disabled";
-                        return Err(Refused::For(status::ALREADY_EXISTS, why.into()));
-                    }
-                    let text = format!(
-                        "the object was there before in cluster {:?} and is taken over",
-                        self.member.name
-                    );
-                    self.tell(task, "AdoptedInCluster", &text);
-                }
-                if planned.plan.retains_replicas {
-                    retain_replicas(&mut desired, &there);
-                }
-            }
-            Err(error) if error.is_not_found() => {}
-            Err(error) => return Err(Refused::By(error)),
-        }
-        client.apply(&target, &desired, true).await.map_err(Refused::By)
-    }
-
     async fn delete(&self, task: &Task<'_>) -> Result<(), ()> {
         let began = Instant::now();
         let deleted = self.delete_ours(task).await;
+        self.note(task.sync, deleted.as_ref().err());
         task.sync.control.metrics.dispatched("delete", began.elapsed());
         let (outcome, learned, result) = match deleted {
             Ok(Deletion::Gone) => (None, Learned::IsGone, Ok(())),
@@ -367,7 +413,7 @@ impl Lane {
                 (Some(outcome(status::WAITING_FOR_REMOVAL, "")), Learned::Nothing, Ok(()))
             }
             Ok(Deletion::Hosts) => return self.unmark(task).await,
-            Err(error) => {
+            Ok(Deletion::Unsure(error)) | Err(error) => {
                 self.tell(task, "DeleteInClusterFailed", &self.failure(task, "delete", &error));
                 let outcome = outcome(status::DELETION_FAILED, &error.to_string());
                 (Some(outcome), Learned::Nothing, Err(()))
@@ -377,50 +423,14 @@ impl Lane {
         result
     }
 
-    /// Deletes the object if it is ours still.
-    async fn delete_ours(&self, task: &Task<'_>) -> Result<Deletion, Error> {
-        let Task { sync, client, key, .. } = *task;
-        let path = self.target_path(sync, key, &sync.config.target.api_version());
-        let uid = match task.observed {
-            Some(observed) => observed.uid.clone(),
-            // We wrote it, but do not see it: it may be gone, or no longer be ours to delete.
-            None => match client.get(&path).await {
-                Ok(there) if plan::is_ours(&there) => meta::uid(&there).to_owned(),
-                Ok(_) => return Ok(Deletion::Gone),
-                Err(error) if error.is_not_found() => return Ok(Deletion::Gone),
-                Err(error) => return Err(error),
-            },
-        };
-        if sync.config.is_namespaces() {
-            // Of a host that is a member too, the namespace there is the one that the federated one lives in.
-            match sync.control.host.get(&format!("/api/v1/namespaces/{}", key.name)).await {
-                Ok(ours) if meta::uid(&ours) == uid => return Ok(Deletion::Hosts),
-                Err(error) if !error.is_not_found() => return Err(error),
-                _ => {}
-            }
-        }
-        // The options of the annotation are for the deletion of the federated object alone.
-        let mut options = match task.planned {
-            Some(planned) if planned.plan.deleting => planned.plan.delete_options.clone(),
-            _ => json!({"apiVersion": "v1", "kind": "DeleteOptions"}),
-        };
-        if options["preconditions"]["uid"].is_null() {
-            options["preconditions"]["uid"] = json!(uid);
-        }
-        match client.delete(&path, &options).await {
-            Ok(answer) if answer["kind"] == "Status" => Ok(Deletion::Gone),
-            Ok(_) => Ok(Deletion::Going),
-            Err(error) if error.is_not_found() => Ok(Deletion::Gone),
-            Err(error) => Err(error),
-        }
-    }
-
     async fn unmark(&self, task: &Task<'_>) -> Result<(), ()> {
         let Task { sync, client, key, planned, .. } = *task;
         let cluster = &self.member.name;
         let patch = json!({"metadata": {"labels": {MANAGED_LABEL: null}}});
         let path = self.target_path(sync, key, &sync.config.target.api_version());
-        match client.merge(&path, &patch).await {
+        let unmarked = client.merge(&path, &patch).await;
+        self.note(sync, unmarked.as_ref().err());
+        match unmarked {
             Err(error) if !error.is_not_found() => {
                 let text = self.failure(task, "let go of", &error);
                 self.tell(task, "RemoveManagedLabelFromInClusterFailed", &text);
@@ -446,26 +456,6 @@ impl Lane {
             let component = format!("{}-controller", task.sync.name);
             task.sync.control.events.warn(&planned.object, &component, reason, message);
         }
-    }
-}
-
-enum Refused {
-    /// With the state, and why.
-    For(&'static str, String),
-    By(Error),
-}
-
-enum Deletion {
-    Gone,
-    Going,
-    /// It is the host's own, and stays.
-    Hosts,
-}
-
-/// Keeps the count that the member has: leaving the field out would give it up, and the member would fall to its default.
-fn retain_replicas(desired: &mut Value, there: &Value) {
-    if there["spec"]["replicas"].is_i64() && desired["spec"].is_object() {
-        desired["spec"]["replicas"] = there["spec"]["replicas"].clone();
     }
 }
 

@@ -38,10 +38,11 @@ impl Sync {
             let mut outcomes = work.outcomes.clone();
             let selected = &planned.plan.selected;
             for name in work.pending.iter().filter(|name| selected.contains(*name)) {
-                outcomes.entry(name.clone()).or_insert_with(|| ClusterStatus {
-                    state: status::PENDING,
-                    ..ClusterStatus::default()
-                });
+                let outcome = outcomes.entry(name.clone()).or_default();
+                // That all was well there is of an older plan.
+                if outcome.state == status::OK {
+                    outcome.state = status::PENDING;
+                }
             }
             (
                 planned,
