@@ -44,18 +44,18 @@ pub(super) fn one(
             return Ok(render::value_response(&table, call.media, code));
         }
     };
-    Ok(in_format(bytes, call.media, code))
+    in_format(&bytes, call.media, code)
 }
 
-fn in_format(bytes: Bytes, media: Media, code: StatusCode) -> Response<Body> {
+fn in_format(bytes: &Bytes, media: Media, code: StatusCode) -> Result<Response<Body>, Status> {
     if media.format == Format::Json && !media.pretty {
         let mut line = BytesMut::with_capacity(bytes.len() + 1);
-        line.put(bytes);
+        line.put_slice(bytes);
         line.put_u8(b'\n');
-        return render::bytes_response(line.freeze(), media.content_type(), code);
+        return Ok(render::bytes_response(line.freeze(), media.content_type(), code));
     }
-    let value: Value = serde_json::from_slice(&bytes).unwrap_or_default();
-    render::value_response(&value, media, code)
+    let value: Value = serde_json::from_slice(bytes).map_err(Status::internal)?;
+    Ok(render::value_response(&value, media, code))
 }
 
 /// What a list says of itself.
