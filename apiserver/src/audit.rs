@@ -1,8 +1,8 @@
-//! The audit log: who asked for what, and what came of it, as `audit.k8s.io/v1` events at level `Metadata`.
+//! The audit log: who asked for what, and what came of it, as `audit.k8s.io/v1` events.
 //!
-//! One JSON line for each answered request, two for a watch (when it starts and when it ends). Bodies, headers and the
-//! texts of errors are left out: they can hold secrets. A request whose client goes before the answer leaves its line
-//! too. Probes are not recorded.
+//! One JSON line for each answered request, two for a watch (when it starts and when it ends). A request whose client
+//! goes before the answer leaves its line too. Unless a [`Policy`] asks for them, bodies and the texts of errors are left
+//! out, for they can hold secrets, and probes are not recorded; what holds credentials never is.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use crate::body::{Body, holding};
+use crate::body::{Begun, Body, holding};
 use crate::listener::ConnectionInfo;
 use crate::metrics::Metrics;
 use crate::render::Reason;
@@ -26,7 +26,13 @@ use crate::request::RequestInfo;
 use crate::server::Server;
 use crate::user::UserInfo;
 
+mod bodies;
 mod file;
+mod policy;
+
+use policy::{Applied, Level, Stage};
+
+pub use policy::Policy;
 
 /// Lines that wait to be written. A disk that is slower than requests come slows them down when it is full.
 const QUEUE: usize = 1024;
@@ -46,11 +52,13 @@ pub struct Options {
     pub max_size: u64,
     /// How many files put aside are kept.
     pub max_backups: usize,
+    pub policy: Policy,
 }
 
 /// Takes events. They are written by a task of its own.
 pub struct Log {
     lines: mpsc::Sender<Vec<u8>>,
+    policy: Policy,
     metrics: Arc<Metrics>,
     clock: fn() -> Timestamp,
 }
@@ -61,11 +69,12 @@ impl Log {
     /// # Errors
     /// If the file can't be opened.
     pub(crate) fn start(options: Options, server: &Server) -> std::io::Result<Arc<Self>> {
+        let policy = options.policy.clone();
         let file = file::File::open(options, server.clock)?;
         let (lines, receiver) = mpsc::channel(QUEUE);
         let metrics = Arc::clone(&server.metrics);
         server.tracker.spawn(write(file, receiver, server.token.clone(), Arc::clone(&metrics)));
-        Ok(Arc::new(Log { lines, metrics, clock: server.clock }))
+        Ok(Arc::new(Log { lines, policy, metrics, clock: server.clock }))
     }
 
     /// The entry of a request that came in.
@@ -81,7 +90,6 @@ impl Log {
         let mut event = json!({
             "kind": "Event",
             "apiVersion": "audit.k8s.io/v1",
-            "level": "Metadata",
             "auditID": text(Some(audit_id)),
             "requestURI": cut(request.uri().to_string(), URI_MAX),
             "verb": info.verb,
@@ -106,10 +114,18 @@ impl Log {
             event["objectRef"] =
                 told.map(|(field, text)| (field.to_owned(), json!(text))).collect();
         }
-        Entry { log: Arc::clone(self), event, trail: Trail::default(), told: false }
+        let content_type = text(request.headers().get(header::CONTENT_TYPE)).unwrap_or_default();
+        let trail = Trail(Arc::new(Shared {
+            log: Arc::clone(self),
+            info: info.clone(),
+            content_type,
+            found: Mutex::new(Found { event, ..Found::default() }),
+        }));
+        Entry { trail, told: false }
     }
 
-    async fn put(&self, line: Vec<u8>) {
+    async fn put(&self, line: Option<Vec<u8>>) {
+        let Some(line) = line else { return };
         match tokio::time::timeout(PATIENCE, self.lines.send(line)).await {
             Ok(Ok(())) => {}
             _ => {
@@ -118,7 +134,8 @@ impl Log {
         }
     }
 
-    fn put_now(&self, line: Vec<u8>) {
+    fn put_now(&self, line: Option<Vec<u8>>) {
+        let Some(line) = line else { return };
         if self.lines.try_send(line).is_err() {
             self.metrics.audit_errors.inc();
         }
@@ -172,27 +189,96 @@ async fn write(
 }
 
 /// What the filters find out about a request on its way.
-#[derive(Clone, Default)]
-pub(crate) struct Trail(Arc<Mutex<Found>>);
+#[derive(Clone)]
+pub(crate) struct Trail(Arc<Shared>);
+
+struct Shared {
+    log: Arc<Log>,
+    info: RequestInfo,
+    content_type: String,
+    found: Mutex<Found>,
+}
 
 #[derive(Default)]
 struct Found {
+    event: Value,
     user: Option<UserInfo>,
     impersonated: Option<UserInfo>,
     decision: Option<&'static str>,
+    /// What the policy says; `None` until it is known who asks.
+    applied: Option<Applied>,
+    heard: Option<bodies::Heard>,
 }
 
 impl Trail {
-    pub(crate) fn user(&self, user: &UserInfo) {
-        self.0.lock().user = Some(user.clone());
+    /// Who asks; from then on it is settled how much is recorded.
+    pub(crate) async fn user(&self, user: &UserInfo) {
+        self.0.found.lock().user = Some(user.clone());
+        self.0.applied();
+        let line = self.0.line(Stage::RequestReceived);
+        self.0.log.put(line).await;
     }
 
     pub(crate) fn impersonated(&self, user: &UserInfo) {
-        self.0.lock().impersonated = Some(user.clone());
+        self.0.found.lock().impersonated = Some(user.clone());
     }
 
     pub(crate) fn allowed(&self, allowed: bool) {
-        self.0.lock().decision = Some(if allowed { "allow" } else { "forbid" });
+        self.0.found.lock().decision = Some(if allowed { "allow" } else { "forbid" });
+    }
+
+    /// The body of a request that changes something, listened to if it is to be recorded.
+    pub(crate) fn hear(&self, body: Body) -> Body {
+        if self.0.applied().level < Level::Request || !self.0.info.is_mutating() {
+            return body;
+        }
+        let heard = bodies::Heard::default();
+        self.0.found.lock().heard = Some(heard.clone());
+        heard.follow(body)
+    }
+}
+
+impl Shared {
+    /// What the policy says of the request; who is nobody yet will not be known any more.
+    fn applied(&self) -> Applied {
+        let mut found = self.found.lock();
+        let Found { applied, user, event, .. } = &mut *found;
+        let applied = applied.get_or_insert_with(|| {
+            let nobody = UserInfo::default();
+            let applied = self.log.policy.apply(user.as_ref().unwrap_or(&nobody), &self.info);
+            event["level"] = json!(applied.level);
+            applied
+        });
+        applied.clone()
+    }
+
+    /// The line of a stage, if it is to be recorded.
+    fn line(&self, stage: Stage) -> Option<Vec<u8>> {
+        let applied = self.applied();
+        if applied.level == Level::None || applied.omit_stages.contains(&stage) {
+            return None;
+        }
+        let found = self.found.lock();
+        let mut event = found.event.clone();
+        event["stage"] = json!(stage);
+        event["stageTimestamp"] = json!(time::rfc3339_micro((self.log.clock)()));
+        event["user"] = found.user.as_ref().map_or_else(|| json!({}), user_info);
+        if let Some(user) = &found.impersonated {
+            event["impersonatedUser"] = user_info(user);
+        }
+        if let Some(decision) = found.decision {
+            event["annotations"] = json!({"authorization.k8s.io/decision": decision});
+        }
+        if stage != Stage::RequestReceived
+            && let Some(bytes) = found.heard.as_ref().and_then(bodies::Heard::whole)
+            && let Some(object) =
+                bodies::parse(&self.content_type, &bytes, applied.omit_managed_fields)
+        {
+            event["requestObject"] = object;
+        }
+        let mut line = event.to_string().into_bytes();
+        line.push(b'\n');
+        Some(line)
     }
 }
 
@@ -202,8 +288,6 @@ pub(crate) struct Named(pub(crate) Arc<Object>);
 
 /// One request's entry. Dropped before it was answered, it tells so.
 pub(crate) struct Entry {
-    log: Arc<Log>,
-    event: Value,
     trail: Trail,
     told: bool,
 }
@@ -214,54 +298,61 @@ impl Entry {
     }
 
     /// Records the answer. That of a long request is recorded once more when it has ended.
-    pub(crate) async fn answered(mut self, response: Response<Body>, long: bool) -> Response<Body> {
-        let code = response.status().as_u16();
-        self.event["responseStatus"] = match response.extensions().get::<Reason>() {
-            Some(Reason(reason)) => {
-                json!({"metadata": {}, "status": "Failure", "reason": reason, "code": code})
+    pub(crate) async fn answered(
+        mut self,
+        mut response: Response<Body>,
+        long: bool,
+    ) -> Response<Body> {
+        let shared = Arc::clone(&self.trail.0);
+        let applied = shared.applied();
+        if applied.level == Level::RequestResponse && !long {
+            let (parts, body) = response.into_parts();
+            let begun = Begun::read(body, bodies::MAX).await;
+            let content_type = parts.headers.get(header::CONTENT_TYPE);
+            let content_type = content_type.and_then(|value| value.to_str().ok()).unwrap_or("");
+            let whole = begun.whole();
+            let object = whole
+                .and_then(|bytes| bodies::parse(content_type, &bytes, applied.omit_managed_fields));
+            if let Some(object) = object {
+                shared.found.lock().event["responseObject"] = object;
             }
-            None => json!({"metadata": {}, "code": code}),
-        };
-        if let Some(Named(object)) = response.extensions().get::<Named>() {
-            self.event["objectRef"]["name"] = json!(&*object.index.name);
+            response = Response::from_parts(parts, begun.resume());
+        }
+        let code = response.status().as_u16();
+        {
+            let event = &mut shared.found.lock().event;
+            event["responseStatus"] = match response.extensions().get::<Reason>() {
+                Some(Reason(reason)) => {
+                    json!({"metadata": {}, "status": "Failure", "reason": reason, "code": code})
+                }
+                None => json!({"metadata": {}, "code": code}),
+            };
+            if let Some(Named(object)) = response.extensions().get::<Named>() {
+                event["objectRef"]["name"] = json!(&*object.index.name);
+            }
         }
         if long && response.status().is_success() {
-            self.log.put(self.line("ResponseStarted")).await;
+            shared.log.put(shared.line(Stage::ResponseStarted)).await;
             // The end of the body is the end of the entry.
             return response.map(|body| holding(body, self));
         }
         self.told = true;
-        self.log.put(self.line("ResponseComplete")).await;
+        shared.log.put(shared.line(Stage::ResponseComplete)).await;
         response
     }
 
     /// Records that the handler panicked.
     pub(crate) async fn panicked(&self) {
-        self.log.put(self.line("Panic")).await;
-    }
-
-    fn line(&self, stage: &str) -> Vec<u8> {
-        let mut event = self.event.clone();
-        event["stage"] = json!(stage);
-        event["stageTimestamp"] = json!(time::rfc3339_micro((self.log.clock)()));
-        let found = self.trail.0.lock();
-        event["user"] = found.user.as_ref().map_or_else(|| json!({}), user_info);
-        if let Some(user) = &found.impersonated {
-            event["impersonatedUser"] = user_info(user);
-        }
-        if let Some(decision) = found.decision {
-            event["annotations"] = json!({"authorization.k8s.io/decision": decision});
-        }
-        let mut line = event.to_string().into_bytes();
-        line.push(b'\n');
-        line
+        let shared = &self.trail.0;
+        shared.log.put(shared.line(Stage::Panic)).await;
     }
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
         if !self.told {
-            self.log.put_now(self.line("ResponseComplete"));
+            let shared = &self.trail.0;
+            shared.log.put_now(shared.line(Stage::ResponseComplete));
         }
     }
 }

@@ -7,8 +7,9 @@ use std::task::{Context, Poll};
 
 pub use axum::body::Body;
 use bytes::{BufMut, Bytes, BytesMut};
-use futures::StreamExt as _;
+use futures::{StreamExt as _, stream};
 use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use kubefed_storage::object::Object;
 use tokio_util::sync::CancellationToken;
 
@@ -116,5 +117,60 @@ impl<T: Unpin> http_body::Body for Holding<T> {
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+/// A body of which the beginning was read: all of it, or a little more than asked for.
+pub(crate) struct Begun {
+    pub(crate) frames: VecDeque<Bytes>,
+    pub(crate) rest: Body,
+    ended: bool,
+    error: Option<axum::Error>,
+}
+
+impl Begun {
+    /// Reads until it has more than `limit` bytes or the body ends.
+    pub(crate) async fn read(mut rest: Body, limit: usize) -> Self {
+        let mut begun =
+            Begun { frames: VecDeque::new(), rest: Body::empty(), ended: false, error: None };
+        let mut size = 0;
+        while size <= limit {
+            match rest.frame().await {
+                None => {
+                    begun.ended = true;
+                    break;
+                }
+                Some(Ok(frame)) => {
+                    let data = frame.into_data().unwrap_or_default();
+                    size += data.len();
+                    begun.frames.push_back(data);
+                }
+                Some(Err(error)) => {
+                    begun.error = Some(error);
+                    break;
+                }
+            }
+        }
+        begun.rest = rest;
+        begun
+    }
+
+    /// Whether there is more than was read.
+    pub(crate) fn goes_on(&self) -> bool {
+        !self.ended && self.error.is_none()
+    }
+
+    /// The whole body, if it was read.
+    pub(crate) fn whole(&self) -> Option<Vec<u8>> {
+        self.ended.then(|| self.frames.iter().flatten().copied().collect())
+    }
+
+    /// The body as it was.
+    pub(crate) fn resume(mut self) -> Body {
+        if self.ended && self.frames.len() <= 1 {
+            return Body::from(self.frames.pop_front().unwrap_or_default());
+        }
+        let read = self.frames.into_iter().map(Ok).chain(self.error.map(Err));
+        Body::from_stream(stream::iter(read).chain(self.rest.into_data_stream()))
     }
 }

@@ -35,7 +35,7 @@ pub use warnings::Warnings;
 
 /// The time that a request may take that does not watch; clients can ask for less by `timeout`.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// The paths of probes: not recorded, and answered also where there are too many requests.
+/// The paths of probes, which are answered also where there are too many requests.
 const PROBES: &[&str] = &["healthz", "livez", "readyz"];
 
 /// The media type of server-side apply, which is told apart in metrics.
@@ -122,10 +122,7 @@ async fn outermost(
         HeaderValue::try_from(uuid::Uuid::new_v4().to_string())
             .unwrap_or(HeaderValue::from_static(""))
     });
-    let entry = match &filters.audit {
-        Some(log) if !is_probe(&info) => Some(log.begin(&request, &info, &audit_id)),
-        _ => None,
-    };
+    let entry = filters.audit.as_ref().map(|log| log.begin(&request, &info, &audit_id));
     if let Some(entry) = &entry {
         request.extensions_mut().insert(entry.trail());
     }
@@ -256,7 +253,7 @@ async fn admit(
         };
     let trail = request.extensions().get::<Trail>().cloned();
     if let Some(trail) = &trail {
-        trail.user(&user);
+        trail.user(&user).await;
     }
     // Nobody behind this point sees a credential or a claim to an identity.
     strip_credentials(request.headers_mut());
@@ -299,6 +296,10 @@ async fn admit(
         return refuse(status);
     }
     request.extensions_mut().insert(user);
+    let request = match &trail {
+        Some(trail) => request.map(|body| trail.hear(body)),
+        None => request,
+    };
     next.run(request).await
 }
 

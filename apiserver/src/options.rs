@@ -72,6 +72,9 @@ pub struct ServingOptions {
     /// A file that every request is recorded in, one JSON line for each; - is standard output
     #[arg(long)]
     pub audit_log_path: Option<PathBuf>,
+    /// A Policy of audit.k8s.io/v1: what is recorded; without one, everything but probes and bodies
+    #[arg(long, requires = "audit_log_path")]
+    pub audit_policy_file: Option<PathBuf>,
     /// The size in megabytes at which that file is put aside and a new one begun
     #[arg(long, default_value_t = 100)]
     pub audit_log_maxsize: u64,
@@ -198,6 +201,12 @@ impl ServingOptions {
                 )),
                 _ => None,
             };
+        let policy = match &self.audit_policy_file {
+            Some(path) => audit::Policy::read(&read("--audit-policy-file", path)?)
+                .map_err(anyhow::Error::msg)
+                .with_context(|| format!("cannot use {} (--audit-policy-file)", path.display()))?,
+            None => audit::Policy::default(),
+        };
         Ok(Config {
             store,
             kinds,
@@ -215,6 +224,7 @@ impl ServingOptions {
                 path,
                 max_size: self.audit_log_maxsize.saturating_mul(1024 * 1024),
                 max_backups: self.audit_log_maxbackup,
+                policy,
             }),
             version: version.into(),
         })

@@ -136,7 +136,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("audit.log");
         fs::write(dir.path().join("audit-notes.log"), "mine").unwrap();
-        let options = Options { path: path.clone(), max_size: 10, max_backups: 2 };
+        let policy = crate::audit::Policy::default();
+        let options = Options { path: path.clone(), max_size: 10, max_backups: 2, policy };
         let mut file = File::open(options.clone(), || Timestamp::UNIX_EPOCH).unwrap();
         let lines: Vec<Vec<u8>> = (0..9).map(|n| format!("line{n}\n").into_bytes()).collect();
         file.append(&lines[..4]).unwrap();

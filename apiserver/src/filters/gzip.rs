@@ -11,12 +11,10 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use futures::stream;
 use http::{HeaderMap, HeaderValue, Response, header};
 use http_body::{Body as _, Frame};
-use http_body_util::BodyExt as _;
 
-use crate::body::Body;
+use crate::body::{Begun, Body};
 
 /// As Kubernetes: what is no larger is sent sooner than compressed.
 const THRESHOLD: usize = 128 * 1024;
@@ -47,25 +45,10 @@ pub(super) async fn encode(mut response: Response<Body>, accepted: bool) -> Resp
     if !accepted || size.is_some_and(|size| size <= THRESHOLD as u64) {
         return response;
     }
-    let (mut parts, mut body) = response.into_parts();
-    let mut beginning = VecDeque::new();
-    let mut size = 0;
-    while size <= THRESHOLD {
-        let Some(frame) = body.frame().await else {
-            let whole = stream::iter(beginning.into_iter().map(Ok::<_, axum::Error>));
-            return Response::from_parts(parts, Body::from_stream(whole));
-        };
-        match frame {
-            Ok(frame) => {
-                let data = frame.into_data().unwrap_or_default();
-                size += data.len();
-                beginning.push_back(data);
-            }
-            Err(error) => {
-                let broken = beginning.into_iter().map(Ok).chain([Err(error)]);
-                return Response::from_parts(parts, Body::from_stream(stream::iter(broken)));
-            }
-        }
+    let (mut parts, body) = response.into_parts();
+    let begun = Begun::read(body, THRESHOLD).await;
+    if !begun.goes_on() {
+        return Response::from_parts(parts, begun.resume());
     }
     let headers = &mut parts.headers;
     headers.remove(header::CONTENT_LENGTH);
@@ -78,7 +61,8 @@ pub(super) async fn encode(mut response: Response<Body>, accepted: bool) -> Resp
         *tag = weak;
     }
     let encoder = Some(GzEncoder::new(Vec::new(), Compression::fast()));
-    Response::from_parts(parts, Body::new(Compressed { encoder, pending: beginning, body }))
+    let (pending, body) = (begun.frames, begun.rest);
+    Response::from_parts(parts, Body::new(Compressed { encoder, pending, body }))
 }
 
 /// A body that is compressed while it is read.
@@ -140,6 +124,9 @@ impl http_body::Body for Compressed {
 #[cfg(test)]
 mod tests {
     use std::io::Read as _;
+
+    use futures::stream;
+    use http_body_util::BodyExt as _;
 
     use super::*;
 

@@ -83,3 +83,25 @@ async fn flags_say_how_requests_are_taken() {
         assert!(error.contains(named), "{flags}: {error}");
     }
 }
+
+#[tokio::test]
+async fn a_policy_with_a_slip_is_refused_by_the_name_of_its_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let policy = dir.path().join("policy.yaml");
+    let log = dir.path().join("audit.log");
+    let flag = format!("--audit-policy-file={}", policy.display());
+    let flags = format!("--audit-log-path={} {flag}", log.display());
+    std::fs::write(&policy, "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: Most}]")
+        .unwrap();
+    let error = refused(dir.path(), &flags).await;
+    assert!(
+        error.contains("policy.yaml (--audit-policy-file)") && error.contains("Most"),
+        "{error}"
+    );
+    std::fs::write(&policy, "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules: [{level: None}]")
+        .unwrap();
+    let options = config(dir.path(), &flags).await.unwrap().audit.unwrap();
+    assert_ne!(options.policy, audit::Policy::default());
+    let alone = refused(dir.path(), &flag).await;
+    assert!(alone.contains("--audit-log-path"), "{alone}");
+}
