@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use kubefed_apimachinery::definition::{Definition, Strategy};
 use kubefed_apimachinery::table::Column;
-use kubefed_apimachinery::{duration, field};
+use kubefed_apimachinery::{decode, duration, field};
 use serde_json::{Value, json};
 
 use crate::{CORE_GROUP, Kind};
@@ -40,6 +40,39 @@ pub fn default_config(namespace: &str) -> Value {
     });
     defaults(&mut config);
     config
+}
+
+/// Reads a config of a file, YAML or JSON, with the defaults for what it leaves out.
+///
+/// # Errors
+/// What is wrong with it, each field by its path.
+pub fn read(bytes: &[u8], namespace: &str) -> Result<Value, String> {
+    let decoded = decode::yaml(bytes).map_err(|error| error.to_string())?;
+    if let Some(path) = decoded.duplicates.first() {
+        return Err(format!("{path} is there twice"));
+    }
+    let mut config = decoded.value;
+    let kind = [config["apiVersion"].as_str(), config["kind"].as_str()];
+    let wanted = [format!("{CORE_GROUP}/v1beta1"), "KubeFedConfig".into()];
+    if kind.map(Option::unwrap_or_default) != wanted.each_ref().map(String::as_str) {
+        return Err(format!("it is not of apiVersion {} and kind {}", wanted[0], wanted[1]));
+    }
+    config["metadata"] = json!({"name": NAME, "namespace": namespace});
+    let definition = definition();
+    let schema = &definition.versions[0].schema;
+    let unknown = schema.prune(&mut config);
+    if !unknown.is_empty() {
+        return Err(format!("unknown fields: {}", unknown.join(", ")));
+    }
+    defaults(&mut config);
+    let mut errors = schema.validate(&config);
+    if errors.is_empty() {
+        errors = validate(&config);
+    }
+    match errors.is_empty() {
+        true => Ok(config),
+        false => Err(errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")),
+    }
 }
 
 /// The kind.
@@ -285,6 +318,11 @@ pub fn gate(config: &Value, name: &str) -> bool {
     })
 }
 
+/// How many objects of a kind are to be worked on at a time.
+pub fn sync_workers(config: &Value) -> u64 {
+    config["spec"]["syncController"]["maxConcurrentReconciles"].as_u64().unwrap_or(1)
+}
+
 /// Whether objects that were in a cluster before are taken over.
 pub fn adopts(config: &Value) -> bool {
     config["spec"]["syncController"]["adoptResources"] != "Disabled"
@@ -293,4 +331,42 @@ pub fn adopts(config: &Value) -> bool {
 /// Whether the federation reaches only the namespace of the control plane.
 pub fn is_namespaced(config: &Value) -> bool {
     config["spec"]["scope"] == "Namespaced"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str =
+        "apiVersion: core.kubefed.io/v1beta1\nkind: KubeFedConfig\nmetadata: {name: mine}\nspec:\n";
+
+    #[test]
+    fn a_file_is_read_with_the_defaults_for_what_it_leaves_out() {
+        let spec = "  scope: Namespaced\n  clusterHealthCheck: {period: 1m}\n  featureGates:\n  - {name: PushReconciler, enabled: false}\n  - {name: RawResourceStatusCollection, configuration: Enabled}\n";
+        let config = read(format!("{FILE}{spec}").as_bytes(), "here").unwrap();
+        assert_eq!(config["metadata"], json!({"name": "kubefed", "namespace": "here"}));
+        let check = HealthCheck::of(&config);
+        assert_eq!((check.period.as_secs(), check.timeout.as_secs()), (60, 3));
+        assert!(is_namespaced(&config) && !gate(&config, "PushReconciler"));
+        assert!(gate(&config, "RawResourceStatusCollection"));
+        assert_eq!(read(config.to_string().as_bytes(), "here").unwrap(), config);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_is_told() {
+        for (text, why) in [
+            ("{", "error"),
+            ("apiVersion: v1\nkind: ConfigMap", "KubeFedConfig"),
+            (&format!("{FILE}  scope: Everywhere"), "spec.scope"),
+            (&format!("{FILE}  scope: Cluster\n  scope: Cluster"), "spec.scope"),
+            (&format!("{FILE}  scope: Cluster\n  leaderElection: {{}}"), "spec.leaderElection"),
+            (
+                &format!("{FILE}  scope: Cluster\n  clusterHealthCheck: {{period: 0s}}"),
+                "spec.clusterHealthCheck.period",
+            ),
+        ] {
+            let told = read(text.as_bytes(), "here").unwrap_err();
+            assert!(told.contains(why), "{text}: {told}");
+        }
+    }
 }

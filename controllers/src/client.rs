@@ -18,9 +18,12 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 mod proxy;
+mod rate;
 
 pub use proxy::Proxy;
 use proxy::Road;
+use rate::Limiter;
+pub use rate::Rate;
 
 /// A request that is not answered by then has failed.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -97,6 +100,8 @@ pub struct Access {
     pub unchecked: Unchecked,
     /// What stands between us and the server.
     pub proxy: Option<Proxy>,
+    /// How many requests may be sent, if that is limited.
+    pub rate: Option<Rate>,
     pub token: Option<String>,
     /// A file with a token that changes.
     pub token_file: Option<PathBuf>,
@@ -108,6 +113,7 @@ pub struct Client(Arc<Inner>);
 
 struct Inner {
     http: HyperClient<HttpsConnector<Road>, Full<Bytes>>,
+    limiter: Option<Limiter>,
     url: String,
     token: Option<String>,
     token_file: Option<PathBuf>,
@@ -155,11 +161,24 @@ impl Client {
             .build(connector);
         Ok(Client(Arc::new(Inner {
             http,
+            limiter: access.rate.map(Limiter::new),
             url: access.url,
             token: access.token,
             token_file: access.token_file,
             token_read: Mutex::new(None),
         })))
+    }
+
+    /// A client over the same connection whose requests nothing limits.
+    pub(crate) fn unlimited(&self) -> Client {
+        Client(Arc::new(Inner {
+            http: self.0.http.clone(),
+            limiter: None,
+            url: self.0.url.clone(),
+            token: self.0.token.clone(),
+            token_file: self.0.token_file.clone(),
+            token_read: Mutex::new(None),
+        }))
     }
 
     /// Whether this is the very same client, with the same credentials.
@@ -190,6 +209,9 @@ impl Client {
         }
         let request =
             request.body(Full::new(body)).map_err(|error| Error::Transport(error.to_string()))?;
+        if let Some(limiter) = &self.0.limiter {
+            tokio::time::sleep_until(limiter.next(Instant::now())).await;
+        }
         let answer = tokio::time::timeout(DEADLINE, self.0.http.request(request))
             .await
             .map_err(|_| Error::Transport(format!("no answer within {DEADLINE:?}")))?;

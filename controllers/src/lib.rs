@@ -6,6 +6,7 @@
 pub mod cache;
 pub mod client;
 mod cluster;
+mod config;
 mod control;
 mod events;
 pub mod health;

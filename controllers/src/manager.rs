@@ -1,61 +1,59 @@
 //! One leader at a time runs the controllers.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use anyhow::bail;
 use kubefed_api::kubefedconfig::{self, LeaderElection};
-use kubefed_apimachinery::meta;
-use serde_json::Value;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::{Cache, Key, Source};
+use crate::cache::Cache;
 use crate::client::Client;
 use crate::control::Control;
 use crate::events::Recorder;
 use crate::lease::{InFederation, Lease};
 use crate::metrics::Metrics;
-use crate::{cluster, types};
+use crate::{cluster, config, types};
 
-const COMPONENT: &str = "kubefed-controller-manager";
-const RETRY: Duration = Duration::from_millis(500);
+/// How long a new leader waits for the newest config.
+const RELOAD: Duration = Duration::from_millis(500);
 /// Placements that changed and were not looked at yet; more count as "any may have changed".
 const PLACEMENTS: usize = 1024;
 
-/// Runs until `token` is cancelled. Returns false if the lease was lost: the process must end then, so that nothing of
-/// it goes on writing.
+/// Runs until `token` is cancelled. The KubeFedConfig is that of `file`, or of the federation.
+///
+/// # Errors
+/// If the file holds no config, and if the lease was lost: the process must end then, so that nothing of it goes on
+/// writing.
 pub async fn run(
     host: Client,
     namespace: String,
+    file: Option<PathBuf>,
     metrics: Arc<Metrics>,
     token: CancellationToken,
-) -> bool {
+) -> anyhow::Result<()> {
     let config = tokio::select! {
-        () = token.cancelled() => return true,
-        config = load_config(&host, &namespace) => config,
+        () = token.cancelled() => return Ok(()),
+        config = config::load(&host, &namespace, file.as_deref()) => config?,
     };
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let identity = format!("{}_{}", hostname.trim(), uuid::Uuid::new_v4());
-    let keeper = InFederation::new(host.clone(), &namespace);
+    // Renewals must not stand in line behind other requests.
+    let keeper = InFederation::new(host.unlimited(), &namespace);
     let mut lease = Lease::new(keeper, identity, LeaderElection::of(&config));
     tokio::select! {
-        () = token.cancelled() => return true,
+        () = token.cancelled() => return Ok(()),
         () = lease.acquire() => {}
     }
     tracing::info!("promoted as leader");
     // Read once more: a candidate may have waited for days. But not for long: the lease is not renewed meanwhile.
-    let newest = tokio::time::timeout(RETRY, load_config(&host, &namespace)).await;
-    let config = newest.unwrap_or(config);
-    if meta::uid(&config).is_empty() {
-        tracing::info!(
-            "Using the defaults: there is no KubeFedConfig \"{namespace}/{}\"",
-            kubefedconfig::NAME
-        );
-    } else {
-        tracing::info!("Using valid KubeFedConfig \"{namespace}/{}\"", kubefedconfig::NAME);
-    }
+    let newest = tokio::time::timeout(RELOAD, config::load(&host, &namespace, file.as_deref()));
+    let config = newest.await.ok().and_then(Result::ok).unwrap_or(config);
+    config::tell(&config, &namespace, file.as_deref());
     metrics.leads(true);
 
     // Everything that writes obeys this token: it is cancelled when the lease is lost.
@@ -84,10 +82,8 @@ pub async fn run(
     tracker.spawn(write_events);
     tracing::info!("Starting cluster controller");
     tracker.spawn(cluster::run(Arc::clone(&control)));
-    if kubefedconfig::gate(&control.config.borrow(), "PushReconciler") {
-        tracker.spawn(types::run(Arc::clone(&control)));
-    }
-    tracker.spawn(follow_config(Arc::clone(&control), config));
+    tracker.spawn(types::run(Arc::clone(&control)));
+    tracker.spawn(config::follow(Arc::clone(&control), file, config));
     lease.hold(&leading).await;
     let lost = !token.is_cancelled();
     leading.cancel();
@@ -95,55 +91,8 @@ pub async fn run(
     tracker.wait().await;
     metrics.leads(false);
     lease.release().await;
-    !lost
-}
-
-fn config_path(namespace: &str) -> String {
-    format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedconfigs")
-}
-
-/// The KubeFedConfig; the defaults where there is none.
-async fn load_config(host: &Client, namespace: &str) -> Value {
-    let path = format!("{}/{}", config_path(namespace), kubefedconfig::NAME);
-    loop {
-        match host.get(&path).await {
-            Ok(config) => return config,
-            Err(error) if error.is_not_found() => return kubefedconfig::default_config(namespace),
-            Err(error) => tracing::warn!(%error, "the KubeFedConfig cannot be read yet"),
-        }
-        tokio::time::sleep(RETRY).await;
+    if lost {
+        bail!("lost lease");
     }
-}
-
-/// Takes up changes of the config while the controllers run: all but the scope.
-async fn follow_config(control: Arc<Control>, config: watch::Sender<Arc<Value>>) {
-    let cache: Cache<Value> = Cache::default();
-    let source = Source { path: config_path(&control.namespace), ..Source::default() };
-    let changed = |key: &Key| {
-        if key.name != kubefedconfig::NAME {
-            return;
-        }
-        let found = cache
-            .get(key)
-            .unwrap_or_else(|| Arc::new(kubefedconfig::default_config(&control.namespace)));
-        if kubefedconfig::is_namespaced(&found) != control.is_namespaced {
-            let text = format!(
-                "The scope {} holds from the next start of the controller manager on; until then it is the one that it started with",
-                found["spec"]["scope"]
-            );
-            tracing::warn!("{text}");
-            if !meta::uid(&found).is_empty() {
-                control.events.warn(&found, COMPONENT, "RestartNeeded", &text);
-            }
-        }
-        config.send_if_modified(|known| {
-            let changed = known["spec"] != found["spec"];
-            if changed {
-                tracing::info!("took up a new KubeFedConfig");
-                *known = found;
-            }
-            changed
-        });
-    };
-    cache.follow(&control.host, &source, |found| found, changed, &control.token).await;
+    Ok(())
 }

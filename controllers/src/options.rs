@@ -11,13 +11,13 @@ use kubefed_certs::ClientTls;
 use kubefed_component::ProcessOptions;
 use secrecy::ExposeSecret as _;
 
-use crate::client::Access;
+use crate::client::{Access, Rate};
 
 /// The flags of `kubefed-controller-manager`.
 #[derive(Clone, Debug, Parser)]
 #[command(
     name = "kubefed-controller-manager",
-    version,
+    disable_version_flag = true,
     about = "Keeps the members of the federation as they are to be"
 )]
 pub struct Options {
@@ -36,12 +36,18 @@ pub struct Options {
     /// Where to answer with metrics
     #[arg(long, default_value = ":9090")]
     pub metrics_addr: String,
-    /// For KubeFed's manifests: the work at a time is bounded, not the rate of requests
-    #[arg(long, default_value_t = 100.0, hide = true)]
-    pub rest_config_qps: f32,
-    /// For KubeFed's manifests: the work at a time is bounded, not the rate of requests
-    #[arg(long, default_value_t = 200, hide = true)]
+    /// A KubeFedConfig, YAML or JSON, instead of the one in the federation
+    #[arg(long)]
+    pub kubefed_config: Option<PathBuf>,
+    /// Requests to the federation in a second; without it, or with 0 or less, nothing limits them
+    #[arg(long, allow_negative_numbers = true)]
+    pub rest_config_qps: Option<f32>,
+    /// Requests to the federation at once where --rest-config-qps limits them
+    #[arg(long, default_value_t = 200)]
     pub rest_config_burst: u32,
+    /// Print the version and end
+    #[arg(long)]
+    pub version: bool,
     #[command(flatten)]
     pub process: ProcessOptions,
 }
@@ -71,8 +77,26 @@ impl Options {
         if let Some(master) = &self.master {
             master.clone_into(&mut access.url);
         }
+        access.rate = self.rest_config_qps.and_then(|qps| Rate::new(qps, self.rest_config_burst));
         Ok(access)
     }
+}
+
+/// What KubeFed prints as its version, so that whoever reads it there can read it here.
+pub fn version() -> String {
+    let architecture = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    format!(
+        "KubeFed controller-manager version: version.Info{{Version:\"v{}\", GitCommit:\"{}\", GitTreeState:\"{}\", BuildDate:\"{}\", GoVersion:\"none\", Compiler:\"rustc\", Platform:\"{}/{architecture}\"}}",
+        env!("CARGO_PKG_VERSION"),
+        option_env!("KUBEFED_GIT_COMMIT").unwrap_or("unknown"),
+        option_env!("KUBEFED_GIT_TREE_STATE").unwrap_or("unknown"),
+        option_env!("KUBEFED_BUILD_DATE").unwrap_or("unknown"),
+        std::env::consts::OS,
+    )
 }
 
 /// Where a pod finds who it is.
@@ -171,4 +195,27 @@ pub fn access(config: &Kubeconfig, options: &KubeConfigOptions) -> anyhow::Resul
         token_file: changing,
         ..Access::default()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_of_kubefeds_manifests_are_taken() {
+        let of = |flags: &[&str]| {
+            Options::parse_from(std::iter::once(&"kubefed-controller-manager").chain(flags))
+        };
+        let options = of(&["--rest-config-qps=100.0", "--rest-config-burst=200", "--v=2"]);
+        let rate = |options: &Options| {
+            options.rest_config_qps.and_then(|qps| Rate::new(qps, options.rest_config_burst))
+        };
+        assert_eq!(rate(&options), Rate::new(100.0, 200));
+        assert_eq!(rate(&of(&[])), None);
+        assert_eq!(rate(&of(&["--rest-config-qps=-1"])), None);
+        assert!(of(&["--version"]).version && !options.version);
+        assert!(
+            version().starts_with("KubeFed controller-manager version: version.Info{Version:\"v")
+        );
+    }
 }

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use kubefed_api::SYNC_FINALIZER;
 use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
 use kubefed_api::propagatedversion::Versions;
 use kubefed_api::status::ClusterStatus;
+use kubefed_api::{SYNC_FINALIZER, kubefedconfig};
 use kubefed_apimachinery::meta;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
@@ -39,10 +39,30 @@ const WORKERS: usize = 16;
 /// A status is told although a lane is not done yet, after this long.
 const IMPATIENCE: Duration = Duration::from_millis(1000);
 
+/// What the KubeFedConfig says that a sync begins with: it is begun anew for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// Whether the status of members is collected where a type asks for that.
+    collects_status: bool,
+    /// Objects that are worked on at a time in one member.
+    workers: usize,
+}
+
+impl Settings {
+    pub(crate) fn of(config: &Value) -> Self {
+        let workers = usize::try_from(kubefedconfig::sync_workers(config)).unwrap_or(usize::MAX);
+        Settings {
+            collects_status: kubefedconfig::gate(config, "RawResourceStatusCollection"),
+            workers: workers.clamp(lane::WORKERS, lane::MOST_WORKERS),
+        }
+    }
+}
+
 /// The sync of one kind.
 pub(crate) struct Sync {
     control: Arc<Control>,
     config: FederatedTypeConfig,
+    settings: Settings,
     /// The federated kind in lower case: the name of this controller in metrics.
     name: String,
     federated: Cache<Value>,
@@ -88,12 +108,14 @@ enum Learned {
 pub(crate) async fn run(
     control: Arc<Control>,
     config: FederatedTypeConfig,
+    settings: Settings,
     token: CancellationToken,
 ) {
     let sync = Arc::new(Sync {
         control,
         name: config.federated.kind.to_lowercase(),
         config,
+        settings,
         federated: Cache::default(),
         lanes: RwLock::default(),
         work: Mutex::default(),

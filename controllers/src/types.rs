@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use kubefed_api::federatedtypeconfig::{ApiResource, FINALIZER, FederatedTypeConfig, NAMESPACES};
+use kubefed_api::kubefedconfig;
 use kubefed_apimachinery::meta;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -18,7 +19,7 @@ use crate::cache::{Cache, Key, Source, without_managed_fields};
 use crate::client::Error;
 use crate::control::{Control, path};
 use crate::queue::Queue;
-use crate::sync;
+use crate::sync::{self, Settings};
 
 const GROUP_VERSION: &str = "core.kubefed.io/v1beta1";
 const COMPONENT: &str = "federatedtypeconfig-controller";
@@ -32,6 +33,7 @@ struct Running {
 
 struct RunningSync {
     config: FederatedTypeConfig,
+    settings: Settings,
     token: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -86,8 +88,17 @@ pub(crate) async fn run(control: Arc<Control>) {
             }
         }
     };
+    // Another KubeFedConfig may concern every sync.
+    let reconfigure = async {
+        let mut configs = control.config.clone();
+        while configs.changed().await.is_ok() {
+            cache.keys().into_iter().for_each(|key| queue.add(key));
+        }
+        std::future::pending::<()>().await;
+    };
     tokio::select! {
         () = follow => {}
+        () = reconfigure => {}
         () = work => {}
     }
 }
@@ -179,17 +190,27 @@ async fn reconcile(
         let all = meta::finalizers(config).chain([FINALIZER]).collect();
         return set_finalizers(control, config, all).await;
     }
-    match parsed
-        .filter(|wanted| wanted.propagation && is_placeable(control, running, config, wanted))
-    {
+    let (pushes, settings) = {
+        let config = control.config.borrow();
+        (kubefedconfig::gate(&config, "PushReconciler"), Settings::of(&config))
+    };
+    let parsed = parsed.filter(|wanted| {
+        pushes && wanted.propagation && is_placeable(control, running, config, wanted)
+    });
+    let runs_as = |wanted: &FederatedTypeConfig| {
+        let sync = running.syncs.get(key);
+        sync.is_some_and(|sync| sync.config == *wanted && sync.settings == settings)
+    };
+    match parsed {
         None => running.stop(key).await,
-        Some(wanted) if running.syncs.get(key).is_some_and(|sync| sync.config == wanted) => {}
+        Some(wanted) if runs_as(&wanted) => {}
         Some(wanted) => {
             running.stop(key).await;
             let token = control.token.child_token();
-            let sync = sync::run(Arc::clone(control), wanted.clone(), token.clone());
+            let sync = sync::run(Arc::clone(control), wanted.clone(), settings, token.clone());
             let task = control.tracker.spawn(sync);
-            running.syncs.insert(key.clone(), RunningSync { config: wanted, token, task });
+            let sync = RunningSync { config: wanted, settings, token, task };
+            running.syncs.insert(key.clone(), sync);
         }
     }
     tell(control, config, running.syncs.contains_key(key)).await

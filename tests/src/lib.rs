@@ -361,10 +361,16 @@ pub async fn join(api: &Cluster, name: &str, url: &str, member: &Cluster) {
 impl Federation {
     /// Starts a controller manager, in this process.
     pub fn start_manager(&self) {
+        self.start_manager_with(None);
+    }
+
+    /// The same, with the KubeFedConfig of a file.
+    pub fn start_manager_with(&self, config: Option<PathBuf>) {
         let client = self.api.client("system:kubefed-controller-manager", &[]);
         self.tracker.spawn(kubefed_controllers::manager::run(
             client,
             NAMESPACE.into(),
+            config,
             Arc::clone(&self.metrics),
             self.managers.clone(),
         ));

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use kubefed_api::status::{self, ClusterStatus};
-use kubefed_api::{MANAGED_LABEL, kubefedconfig, template, versions};
+use kubefed_api::{MANAGED_LABEL, template, versions};
 use kubefed_apimachinery::meta;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -25,8 +25,11 @@ mod requests;
 use breaker::Breaker;
 use requests::{Deletion, Refused};
 
-/// Objects of one kind that are worked on at a time in one member.
-const WORKERS: usize = 16;
+/// Objects of one kind that are worked on at a time in one member, unless more are asked for: KubeFed's default of one
+/// counts for all members together, and is what makes it slow.
+pub(super) const WORKERS: usize = 16;
+/// However many are asked for. A connection carries hardly more requests at a time.
+pub(super) const MOST_WORKERS: usize = 256;
 /// A member that has not listed the kind after this long cannot: it has no such kind, or hides it from us.
 const LISTING: Duration = Duration::from_secs(10);
 /// How long it may take until one of what is brought back after a pause asks something of the member.
@@ -46,6 +49,7 @@ pub(super) struct Lane {
     /// Told when a pause begins, or something is parked in one.
     paused: Notify,
     collects_status: bool,
+    workers: usize,
     token: CancellationToken,
 }
 
@@ -60,8 +64,7 @@ struct Task<'a> {
 
 impl Lane {
     pub(super) fn start(sync: &Arc<Sync>, member: &Arc<Member>) -> Arc<Self> {
-        let collects_status = sync.config.status_collection
-            && kubefedconfig::gate(&sync.control.config.borrow(), "RawResourceStatusCollection");
+        let collects_status = sync.config.status_collection && sync.settings.collects_status;
         let lane = Arc::new(Lane {
             member: Arc::clone(member),
             sync: Arc::downgrade(sync),
@@ -71,6 +74,7 @@ impl Lane {
             breaker: Mutex::default(),
             paused: Notify::new(),
             collects_status,
+            workers: sync.settings.workers,
             token: sync.token.child_token(),
         });
         let (work, token) = (Arc::clone(&lane), lane.token.clone());
@@ -104,7 +108,8 @@ impl Lane {
     }
 
     async fn work(&self) {
-        let workers = futures::future::join_all((0..WORKERS).map(|_| self.reconcile_for_ever()));
+        let workers =
+            futures::future::join_all((0..self.workers).map(|_| self.reconcile_for_ever()));
         tokio::join!(
             workers,
             self.follow_for_ever(),
