@@ -33,7 +33,14 @@ pub struct Schemas {
 impl Schemas {
     /// Compiles `documents`. A reference to a document that is not there accepts anything.
     pub fn new(documents: BTreeMap<String, Value>) -> Arc<Self> {
-        let (nodes, roots) = compile::compile(&documents);
+        let (nodes, roots) = compile::compile(&documents, false);
+        Arc::new(Schemas { documents, nodes, roots })
+    }
+
+    /// Compiles documents that are structural, as those of custom resources: an object has the fields that are named
+    /// and no others, unless its document says so.
+    pub fn structural(documents: BTreeMap<String, Value>) -> Arc<Self> {
+        let (nodes, roots) = compile::compile(&documents, true);
         Arc::new(Schemas { documents, nodes, roots })
     }
 
@@ -61,6 +68,14 @@ impl Schemas {
         }
         found
     }
+}
+
+/// Whether a schema's `pattern` can be used.
+///
+/// # Errors
+/// Where it can't be understood, or that it is too large.
+pub fn check_pattern(pattern: &str) -> Result<(), String> {
+    regex::Regex::new(pattern).map(drop).map_err(|error| error.to_string())
 }
 
 fn references(value: &Value, found: &mut Vec<String>) {

@@ -3,16 +3,28 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::OnceLock;
 
+use regex::Regex;
 use serde_json::{Value, json};
 
 use super::REFERENCE;
 use super::walk::{Node, Types};
 
 /// The arena, and the roots of the kinds in it.
-pub(super) fn compile(documents: &BTreeMap<String, Value>) -> (Vec<Node>, BTreeMap<String, usize>) {
-    let mut compiler = Compiler { documents, nodes: Vec::new(), named: HashMap::new() };
-    let metadata = compiler.node(object_meta());
-    let text = compiler.node(&json!({"type": "string"}));
+pub(super) fn compile(
+    documents: &BTreeMap<String, Value>,
+    structural: bool,
+) -> (Vec<Node>, BTreeMap<String, usize>) {
+    let mut compiler = Compiler {
+        documents,
+        nodes: Vec::new(),
+        named: HashMap::new(),
+        structural: false,
+        metadata: 0,
+        text: 0,
+    };
+    let (metadata, text) =
+        (compiler.node(object_meta()), compiler.node(&json!({"type": "string"})));
+    (compiler.structural, compiler.metadata, compiler.text) = (structural, metadata, text);
     let mut roots = BTreeMap::new();
     for name in documents.keys() {
         let index = compiler.named(name);
@@ -20,9 +32,7 @@ pub(super) fn compile(documents: &BTreeMap<String, Value>) -> (Vec<Node>, BTreeM
         if root.properties.is_empty() && root.types != Types(Types::OBJECT) {
             continue;
         }
-        root.properties.insert("metadata".into(), metadata);
-        root.properties.insert("apiVersion".into(), text);
-        root.properties.insert("kind".into(), text);
+        compiler.make_resource(&mut root);
         compiler.nodes.push(root);
         roots.insert(name.clone(), compiler.nodes.len() - 1);
     }
@@ -34,9 +44,22 @@ struct Compiler<'a> {
     documents: &'a BTreeMap<String, Value>,
     nodes: Vec<Node>,
     named: HashMap<String, usize>,
+    /// Whether documents say all that may be: see [`Schemas::structural`](super::Schemas::structural).
+    structural: bool,
+    metadata: usize,
+    text: usize,
 }
 
 impl Compiler<'_> {
+    /// Gives a node what every resource has.
+    fn make_resource(&self, node: &mut Node) {
+        for (name, index) in
+            [("metadata", self.metadata), ("apiVersion", self.text), ("kind", self.text)]
+        {
+            node.properties.insert(name.into(), index);
+        }
+    }
+
     fn named(&mut self, name: &str) -> usize {
         if let Some(&index) = self.named.get(name) {
             return index;
@@ -115,14 +138,25 @@ impl Compiler<'_> {
         node.min_length = document["minLength"].as_u64().or(node.min_length);
         node.max_length = document["maxLength"].as_u64().or(node.max_length);
         node.max_items = document["maxItems"].as_u64().or(node.max_items);
+        if self.structural {
+            self.structural_only(document, &mut node);
+        }
         if let Some(format) = document["format"].as_str() {
             node.format = Some(format.to_owned());
         }
         if let Some(default) = document.get("default") {
             node.default = Some(default.clone());
         }
-        if is("x-kubernetes-preserve-unknown-fields") || is("x-kubernetes-embedded-resource") {
+        if is("x-kubernetes-preserve-unknown-fields") {
             node.open = true;
+        }
+        if is("x-kubernetes-embedded-resource") {
+            if self.structural {
+                self.make_resource(&mut node);
+                node.required.extend(["apiVersion".into(), "kind".into()]);
+            } else {
+                node.open = true;
+            }
         }
         node.as_given |= is(super::AS_GIVEN);
         match document["x-kubernetes-list-type"].as_str() {
@@ -140,11 +174,29 @@ impl Compiler<'_> {
             strategy.clone_into(&mut node.patch_strategy);
         }
         // An object of which nothing is said holds anything.
-        let said = !node.properties.is_empty() || node.additional.is_some();
+        let said = !node.properties.is_empty() || node.additional.is_some() || self.structural;
         if !said && (node.types == Types(Types::OBJECT) || node.types == Types::default()) {
             node.open = true;
         }
         node
+    }
+
+    /// The keywords that Kubernetes' own documents do not have, or use for other ends.
+    fn structural_only(&mut self, document: &Value, node: &mut Node) {
+        let is = |name: &str| document[name] == true;
+        node.min_items = document["minItems"].as_u64();
+        node.min_properties = document["minProperties"].as_u64();
+        node.max_properties = document["maxProperties"].as_u64();
+        node.exclusive_minimum = is("exclusiveMinimum");
+        node.exclusive_maximum = is("exclusiveMaximum");
+        node.multiple_of = document["multipleOf"].as_f64().filter(|factor| *factor > 0.0);
+        node.pattern = document["pattern"].as_str().and_then(|pattern| Regex::new(pattern).ok());
+        let mut nodes = |field: &str| -> Vec<usize> {
+            let documents = document[field].as_array().into_iter().flatten();
+            documents.map(|document| self.node(document)).collect()
+        };
+        (node.all_of, node.any_of, node.one_of) = (nodes("allOf"), nodes("anyOf"), nodes("oneOf"));
+        node.not = document["not"].is_object().then(|| self.node(&document["not"]));
     }
 }
 

@@ -114,6 +114,96 @@ fn defaults_are_filled_in_where_their_parent_is() {
     assert_eq!(empty, json!({}));
 }
 
+/// The errors of a structural schema about the value of one field.
+fn structural(schema: &Value, value: &Value) -> (Value, Vec<String>) {
+    let document = json!({"type": "object", "properties": {"value": schema}});
+    let schemas = Schemas::structural(BTreeMap::from([("X".to_owned(), document)]));
+    let (schema, mut object) = (schemas.get("X").unwrap(), json!({"value": value}));
+    schema.prune(&mut object);
+    let errors = schema.validate(&object).iter().map(ToString::to_string).collect();
+    (object["value"].take(), errors)
+}
+
+#[test]
+fn a_structural_object_has_the_fields_that_are_named() {
+    for (schema, wanted) in [
+        (json!({"type": "object"}), json!({})),
+        (
+            json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true}),
+            json!({"a": 1, "b": {"c": 2}}),
+        ),
+        (json!({"type": "object", "additionalProperties": true}), json!({"a": 1, "b": {"c": 2}})),
+        (json!({"type": "object", "properties": {"b": {"type": "object"}}}), json!({"b": {}})),
+        (
+            json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "properties": {"b": {"type": "object"}}}),
+            json!({"a": 1, "b": {}}),
+        ),
+    ] {
+        assert_eq!(structural(&schema, &json!({"a": 1, "b": {"c": 2}})).0, wanted, "{schema}");
+    }
+    let embedded = json!({"type": "object", "x-kubernetes-embedded-resource": true, "properties": {"spec": {"type": "object"}}});
+    let object = json!({"apiVersion": "v1", "kind": "X", "metadata": {"name": "a", "nam": "b"}, "spec": {}, "x": 1});
+    let kept = json!({"apiVersion": "v1", "kind": "X", "metadata": {"name": "a"}, "spec": {}});
+    assert_eq!(structural(&embedded, &object), (kept, Vec::new()));
+    let (_, errors) = structural(&embedded, &json!({"kind": "X"}));
+    assert_eq!(errors, ["value.apiVersion: Required value"]);
+}
+
+#[test]
+fn every_keyword_of_a_structural_schema_is_checked() {
+    let limits =
+        json!({"minimum": 1, "exclusiveMinimum": true, "maximum": 3, "exclusiveMaximum": true});
+    for (schema, good, bad, text) in [
+        (json!({"pattern": "^a+$"}), json!("aa"), json!("ab"), "should match '^a+$'"),
+        (json!({"minItems": 1}), json!([1]), json!([]), "should have at least 1 items"),
+        (
+            json!({"minProperties": 1}),
+            json!({"a": 1}),
+            json!({}),
+            "should have at least 1 properties",
+        ),
+        (
+            json!({"maxProperties": 1}),
+            json!({"a": 1}),
+            json!({"a": 1, "b": 1}),
+            "should have at most 1 properties",
+        ),
+        (limits.clone(), json!(2), json!(1), "should be greater than 1"),
+        (limits, json!(1.5), json!(3), "should be less than 3"),
+        (json!({"multipleOf": 0.5}), json!(1.5), json!(1.2), "should be a multiple of 0.5"),
+        (
+            json!({"allOf": [{"minimum": 1}, {"maximum": 2}]}),
+            json!(2),
+            json!(3),
+            "should be less than or equal to 2",
+        ),
+        (
+            json!({"anyOf": [{"enum": [1]}, {"minimum": 5}]}),
+            json!(6),
+            json!(2),
+            "must validate at least one schema (anyOf)",
+        ),
+        (
+            json!({"oneOf": [{"required": ["a"]}, {"required": ["b"]}]}),
+            json!({"a": 1}),
+            json!({"a": 1, "b": 1}),
+            "must validate one and only one schema (oneOf), found 2 valid",
+        ),
+        (
+            json!({"not": {"required": ["a"]}}),
+            json!({}),
+            json!({"a": 1}),
+            "must not validate the schema (not)",
+        ),
+    ] {
+        let mut schema = schema;
+        schema["x-kubernetes-preserve-unknown-fields"] = json!(true);
+        assert_eq!(structural(&schema, &good).1, [] as [&str; 0], "{schema}");
+        let wanted = format!("value: Invalid value: {bad}: value in body {text}");
+        assert_eq!(structural(&schema, &bad).1, [wanted], "{schema}");
+    }
+}
+
 /// Objects with fields that the schema knows, does not know, and of other types than it wants.
 fn any_object() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![

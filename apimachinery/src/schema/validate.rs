@@ -32,8 +32,12 @@ pub(super) fn validate(
         let supported: Vec<&str> = node.allowed.iter().filter_map(Value::as_str).collect();
         errors.push(field::Error::not_supported(path, value.clone(), &supported));
     }
+    combined(schema, value, path, errors);
     match value {
         Value::Object(map) => {
+            counts(map.len(), "properties", node.min_properties, node.max_properties)
+                .into_iter()
+                .for_each(|text| errors.push(in_body(path, value, &text)));
             for field in &node.required {
                 if !map.contains_key(field) {
                     errors.push(field::Error::required(&path.child(field), ""));
@@ -53,6 +57,9 @@ pub(super) fn validate(
                     usize::try_from(max).unwrap_or(usize::MAX),
                 ));
             }
+            counts(items.len(), "items", node.min_items, None)
+                .into_iter()
+                .for_each(|text| errors.push(in_body(path, value, &text)));
             unique(schema, items, path, errors);
             if let Some(child) = schema.items() {
                 for (index, item) in items.iter().enumerate() {
@@ -62,23 +69,35 @@ pub(super) fn validate(
         }
         Value::Number(number) => {
             let number = number.as_f64().unwrap_or(f64::NAN);
-            if let Some(min) = node.minimum.filter(|&min| number < min) {
-                let text = format!("{path} in body should be greater than or equal to {min}");
-                errors.push(field::Error::invalid(path, value.clone(), text));
+            let below = |min: f64| number < min || (node.exclusive_minimum && number == min);
+            if let Some(min) = node.minimum.filter(|&min| below(min)) {
+                let or_equal = if node.exclusive_minimum { "" } else { " or equal to" };
+                errors.push(in_body(
+                    path,
+                    value,
+                    &format!("should be greater than{or_equal} {min}"),
+                ));
+            }
+            if let Some(factor) = node.multiple_of.filter(|factor| (number / factor).fract() != 0.0)
+            {
+                errors.push(in_body(path, value, &format!("should be a multiple of {factor}")));
             }
             let bound = node.maximum.or_else(|| {
                 (node.format.as_deref() == Some("int32")).then_some(f64::from(i32::MAX))
             });
-            if let Some(max) = bound.filter(|&max| number > max) {
-                let text = format!("{path} in body should be less than or equal to {max}");
-                errors.push(field::Error::invalid(path, value.clone(), text));
+            let above = |max: f64| number > max || (node.exclusive_maximum && number == max);
+            if let Some(max) = bound.filter(|&max| above(max)) {
+                let or_equal = if node.exclusive_maximum { "" } else { " or equal to" };
+                errors.push(in_body(path, value, &format!("should be less than{or_equal} {max}")));
             }
         }
         Value::String(text) => {
             let length = text.chars().count() as u64;
             if let Some(min) = node.min_length.filter(|&min| length < min) {
-                let text = format!("{path} in body should be at least {min} chars long");
-                errors.push(field::Error::invalid(path, value.clone(), text));
+                errors.push(in_body(path, value, &format!("should be at least {min} chars long")));
+            }
+            if let Some(pattern) = node.pattern.as_ref().filter(|pattern| !pattern.is_match(text)) {
+                errors.push(in_body(path, value, &format!("should match '{pattern}'")));
             }
             if let Some(max) = node.max_length.filter(|&max| length > max) {
                 errors.push(field::Error::too_long(
@@ -88,12 +107,50 @@ pub(super) fn validate(
                 ));
             }
             if node.format.as_deref() == Some("date-time") && time::parse(text).is_none() {
-                let text = format!("{path} in body must be of type date-time: {value}");
-                errors.push(field::Error::invalid(path, value.clone(), text));
+                errors.push(in_body(path, value, &format!("must be of type date-time: {value}")));
             }
         }
         _ => {}
     }
+}
+
+/// What a schema says by `allOf`, `anyOf`, `oneOf` and `not`.
+fn combined(schema: Ref<'_>, value: &Value, path: &Path, errors: &mut Vec<field::Error>) {
+    let node = schema.node();
+    for &part in &node.all_of {
+        validate(schema.at(part), value, path, errors);
+    }
+    let holds = |part: &usize| {
+        let mut errors = Vec::new();
+        validate(schema.at(*part), value, path, &mut errors);
+        errors.is_empty()
+    };
+    if !node.any_of.is_empty() && !node.any_of.iter().any(holds) {
+        errors.push(in_body(path, value, "must validate at least one schema (anyOf)"));
+    }
+    if !node.one_of.is_empty() {
+        let valid = node.one_of.iter().filter(|&part| holds(part)).count();
+        if valid != 1 {
+            let text =
+                format!("must validate one and only one schema (oneOf), found {valid} valid");
+            errors.push(in_body(path, value, &text));
+        }
+    }
+    if node.not.as_ref().is_some_and(holds) {
+        errors.push(in_body(path, value, "must not validate the schema (not)"));
+    }
+}
+
+fn in_body(path: &Path, value: &Value, text: &str) -> field::Error {
+    field::Error::invalid(path, value.clone(), format!("{path} in body {text}"))
+}
+
+fn counts(count: usize, of: &str, min: Option<u64>, max: Option<u64>) -> Option<String> {
+    let count = count as u64;
+    let few = min.filter(|&min| count < min).map(|min| format!("should have at least {min} {of}"));
+    few.or_else(|| {
+        max.filter(|&max| count > max).map(|max| format!("should have at most {max} {of}"))
+    })
 }
 
 /// The elements of a set differ, those of a map differ in their keys.

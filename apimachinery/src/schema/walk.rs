@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use regex::Regex;
 use serde_json::Value;
 
 /// The JSON types that a value may have, as bits.
@@ -39,7 +40,20 @@ pub(crate) struct Node {
     pub(super) maximum: Option<f64>,
     pub(super) min_length: Option<u64>,
     pub(super) max_length: Option<u64>,
+    pub(super) min_items: Option<u64>,
     pub(super) max_items: Option<u64>,
+    pub(super) min_properties: Option<u64>,
+    pub(super) max_properties: Option<u64>,
+    /// Whether the bounds themselves are out of bounds.
+    pub(super) exclusive_minimum: bool,
+    pub(super) exclusive_maximum: bool,
+    pub(super) multiple_of: Option<f64>,
+    pub(super) pattern: Option<Regex>,
+    /// What must hold besides: all of these, one of these at least, just one of these, and not that.
+    pub(super) all_of: Vec<usize>,
+    pub(super) any_of: Vec<usize>,
+    pub(super) one_of: Vec<usize>,
+    pub(super) not: Option<usize>,
     pub(super) format: Option<String>,
     pub(super) default: Option<Value>,
     /// Whether a default is anywhere below (or might be, where documents refer to themselves).
@@ -71,7 +85,7 @@ impl<'a> Ref<'a> {
         &self.nodes[self.index]
     }
 
-    fn at(self, index: usize) -> Self {
+    pub(super) fn at(self, index: usize) -> Self {
         Ref { nodes: self.nodes, index }
     }
 
