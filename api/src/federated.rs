@@ -66,6 +66,7 @@ pub fn definition(
             schema: schemas.get(&schema_name).ok_or("the schema is no object")?,
             schema_name,
             columns: columns(scales),
+            served: true,
         }],
         storage: group_version,
         subresources: Subresources {
@@ -78,6 +79,7 @@ pub fn definition(
         },
         selectable_fields: Vec::new(),
         strategic_patch: false,
+        terminating: false,
         strategy: Strategy {
             validate: overrides::validate_object,
             warnings: if config.is_namespaces() { namespace_warnings } else { warnings },

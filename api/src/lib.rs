@@ -86,6 +86,7 @@ impl Kind {
             schema: schemas.get(&schema_name).expect("the document was just put in"),
             schema_name,
             columns: self.columns.clone(),
+            served: true,
         });
         Definition {
             group: self.versions[0].0.into(),
@@ -101,6 +102,7 @@ impl Kind {
             subresources: Subresources { status: self.status, scale: None },
             selectable_fields: Vec::new(),
             strategic_patch: false,
+            terminating: false,
             strategy: self.strategy,
         }
     }

@@ -19,7 +19,7 @@ pub struct Definition {
     pub short_names: Vec<String>,
     pub categories: Vec<String>,
     pub namespaced: bool,
-    /// Served versions. They differ in `apiVersion` alone: a conversion is a new head before the same tail.
+    /// At least the stored one. They differ in `apiVersion` alone: a conversion is a new head before the same tail.
     pub versions: Vec<Version>,
     /// The version that the store holds.
     pub storage: GroupVersion,
@@ -28,10 +28,12 @@ pub struct Definition {
     pub selectable_fields: Vec<String>,
     /// Whether the schema says how lists merge, so that strategic merge patches have a meaning.
     pub strategic_patch: bool,
+    /// Whether the kind is about to go: no object of it is created any more.
+    pub terminating: bool,
     pub strategy: Strategy,
 }
 
-/// A served version of a kind.
+/// A version of a kind.
 #[derive(Clone)]
 pub struct Version {
     pub group_version: GroupVersion,
@@ -40,6 +42,8 @@ pub struct Version {
     pub schema_name: String,
     /// What `kubectl get` shows after the name.
     pub columns: Vec<Column>,
+    /// Whether clients reach it. One that they do not may still be the stored one.
+    pub served: bool,
 }
 
 /// The parts of an object that have an address of their own.
@@ -72,6 +76,8 @@ pub struct Strategy {
     pub validate_status: fn(&Value, &Value) -> Vec<field::Error>,
     /// What the client should know although the write is fine.
     pub warnings: fn(&Value) -> Vec<String>,
+    /// What holds an object from the moment it is to be deleted, until the server has done its part.
+    pub finalizer: Option<&'static str>,
 }
 
 impl Strategy {
@@ -83,6 +89,7 @@ impl Strategy {
         validate_update: |_, _| Vec::new(),
         validate_status: |_, _| Vec::new(),
         warnings: |_| Vec::new(),
+        finalizer: None,
     };
 }
 

@@ -170,6 +170,7 @@ fn definition(builtin: &Builtin) -> Definition {
             schema,
             schema_name,
             columns: columns::of(builtin.group, builtin.kind),
+            served: true,
         }],
         storage: group_version,
         subresources: Subresources {
@@ -182,6 +183,7 @@ fn definition(builtin: &Builtin) -> Definition {
         },
         selectable_fields: selectable_fields(builtin.kind),
         strategic_patch: true,
+        terminating: false,
         strategy: Strategy::default(),
     }
 }

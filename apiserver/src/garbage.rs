@@ -11,13 +11,14 @@ use std::time::Duration;
 use kubefed_apimachinery::gvk::{GroupResource, GroupVersion};
 use kubefed_apimachinery::meta;
 use kubefed_apimachinery::status::Status;
-use kubefed_storage::cacher::{At, EventType, WatchFrom, WatchQuery};
+use kubefed_storage::cacher::{At, EventType};
 use kubefed_storage::object::Object;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::task::JoinHandle;
 
-use crate::namespaces::internal;
+use crate::loopback::Loopback;
+use crate::namespaces::{MANAGER, internal};
 use crate::query::{DeleteOptions, Propagation};
 use crate::registry::{Part, Route, Tracking};
 use crate::server::Server;
@@ -25,7 +26,8 @@ use crate::server::Server;
 /// Events under way from the watchers to the graph. A full queue slows the watchers, which the cache bounds in turn.
 const QUEUE: usize = 1024;
 
-/// How often the set of kinds is compared with the watched ones, and how long a failed step waits.
+/// How long a failed step waits. As often the kinds are compared with the followed ones, beside when they change: who
+/// follows one that went and came back may just have ended.
 const LOOK: Duration = Duration::from_millis(500);
 
 const FOREGROUND: &str = "foregroundDeletion";
@@ -54,6 +56,12 @@ struct Change {
     uid: String,
     gone: bool,
     object: Arc<Object>,
+}
+
+enum News {
+    Object(Change),
+    /// The objects of a kind are followed from now on. What went before was not seen.
+    Begun(GroupResource),
 }
 
 /// Who depends on whom, by uid.
@@ -86,34 +94,47 @@ impl Graph {
     }
 }
 
+async fn either(one: impl Future, other: impl Future) {
+    tokio::select! {
+        _ = one => {}
+        _ = other => {}
+    }
+}
+
 /// Collects until the server stops.
 pub(crate) async fn run(server: Arc<Server>) {
     let (changes, mut queue) = mpsc::channel(QUEUE);
-    let mut watched = HashSet::new();
+    let loopback = Loopback::new(&server, MANAGER);
+    let mut followers: HashMap<GroupResource, JoinHandle<()>> = HashMap::new();
     let mut graph = Graph::default();
-    let mut look = tokio::time::interval(LOOK);
+    let (mut kinds, mut look) = (server.registry.changes(), tokio::time::interval(LOOK));
     loop {
         tokio::select! {
             () = server.token.cancelled() => return,
-            _ = look.tick() => {
+            () = either(kinds.changed(), look.tick()) => {
                 for resource in server.registry.catalog().iter() {
-                    if watched.insert(resource.group_resource()) {
-                        let follower = follow(Arc::clone(&server), resource.group_resource(), changes.clone());
-                        server.tracker.spawn(follower);
+                    let kind = resource.group_resource();
+                    // A kind that went may have come back.
+                    if followers.get(&kind).is_none_or(JoinHandle::is_finished) {
+                        let follower = follow(loopback.clone(), kind.clone(), changes.clone());
+                        followers.insert(kind, server.tracker.spawn(follower));
                     }
                 }
             }
-            change = queue.recv() => {
-                let Some(change) = change else { return };
-                let uid = change.uid.clone();
-                if let Err(status) = take_in(&server, &mut graph, &change).await
+            news = queue.recv() => {
+                let Some(news) = news else { return };
+                let outcome = match &news {
+                    News::Object(change) => take_in(&server, &mut graph, change).await,
+                    News::Begun(kind) => look_after(&server, &graph, kind).await,
+                };
+                if let Err(status) = outcome
                     && !status.is_not_found()
                 {
-                    tracing::warn!(object = ?change.place, uid, %status, "garbage is left for now");
+                    tracing::warn!(%status, "garbage is left for now");
                     let changes = changes.clone();
                     server.tracker.spawn(async move {
                         tokio::time::sleep(LOOK).await;
-                        let _closed_at_the_end = changes.send(change).await;
+                        let _closed_at_the_end = changes.send(news).await;
                     });
                 }
             }
@@ -121,47 +142,43 @@ pub(crate) async fn run(server: Arc<Server>) {
     }
 }
 
-async fn follow(server: Arc<Server>, kind: GroupResource, changes: mpsc::Sender<Change>) {
-    while !server.token.is_cancelled() {
-        let Some(resource) = server.registry.resource(&kind.group, &kind.resource) else {
-            tokio::time::sleep(LOOK).await;
-            continue;
-        };
-        let query = WatchQuery {
-            prefix: String::new(),
-            from: WatchFrom::State(At::Any),
-            filter: None,
-            bookmarks: false,
-            initial_events_end: false,
-            deadline: Instant::now() + Duration::from_secs(3600),
-        };
-        let Ok(mut watcher) = resource.cacher.watch(query).await else {
-            tokio::time::sleep(LOOK).await;
-            continue;
-        };
-        loop {
-            let event = tokio::select! {
-                () = server.token.cancelled() => return,
-                event = watcher.next() => event,
+async fn follow(loopback: Loopback, kind: GroupResource, changes: mpsc::Sender<News>) {
+    loopback
+        .follow_events(&kind.group, &kind.resource, |event| {
+            let news = match event.object {
+                None => News::Begun(kind.clone()),
+                Some(object) => News::Object(Change {
+                    place: Place {
+                        resource: kind.clone(),
+                        namespace: object.index.namespace.to_string(),
+                        name: object.index.name.to_string(),
+                    },
+                    uid: object.index.uid.to_string(),
+                    gone: event.kind == EventType::Deleted,
+                    object,
+                }),
             };
-            let Some(event) = event else { break };
-            let Some(object) = event.object else { continue };
-            let place = Place {
-                resource: kind.clone(),
-                namespace: object.index.namespace.to_string(),
-                name: object.index.name.to_string(),
-            };
-            let change = Change {
-                place,
-                uid: object.index.uid.to_string(),
-                gone: event.kind == EventType::Deleted,
-                object,
-            };
-            if changes.send(change).await.is_err() {
-                return;
+            let changes = &changes;
+            async move {
+                let _closed_at_the_end = changes.send(news).await;
             }
+        })
+        .await;
+}
+
+/// Looks after all whose owners are of a kind.
+async fn look_after(server: &Server, graph: &Graph, kind: &GroupResource) -> Result<(), Status> {
+    let depends = |place: &Place, owners: &[Owner]| {
+        let mut kinds = owners.iter().filter_map(|o| locate(server, o, &place.namespace));
+        kinds.any(|(route, _)| route.resource.group_resource() == *kind)
+    };
+    for (place, _) in graph.owners.iter().filter(|(place, owners)| depends(place, owners)) {
+        match collect(server, graph, place, None).await {
+            Err(status) if !status.is_not_found() => return Err(status),
+            _ => {}
         }
     }
+    Ok(())
 }
 
 async fn take_in(server: &Server, graph: &mut Graph, change: &Change) -> Result<(), Status> {
@@ -174,7 +191,7 @@ async fn take_in(server: &Server, graph: &mut Graph, change: &Change) -> Result<
     graph.set(&change.place, owners);
     if change.gone {
         for dependent in graph.dependents_of(&change.uid) {
-            collect(server, graph, &dependent).await?;
+            collect(server, graph, &dependent, Some(&change.uid)).await?;
         }
         // A dependent that is gone may have been the last that its owner waited for.
         for owner in owners_of(&change.object.value().map_err(Status::internal)?) {
@@ -183,7 +200,7 @@ async fn take_in(server: &Server, graph: &mut Graph, change: &Change) -> Result<
         return Ok(());
     }
     if is_new {
-        collect(server, graph, &change.place).await?;
+        collect(server, graph, &change.place, None).await?;
     }
     if change.object.index.deletion_timestamp.is_some() && change.object.index.has_finalizers {
         let route = route_of(server, &change.place.resource)?;
@@ -193,10 +210,20 @@ async fn take_in(server: &Server, graph: &mut Graph, change: &Change) -> Result<
 }
 
 /// Deletes a dependent none of whose owners is left; takes references to owners that are gone off another.
-async fn collect(server: &Server, graph: &Graph, place: &Place) -> Result<(), Status> {
+/// The owner `went` is known to be gone, whether or not its kind is still served.
+async fn collect(
+    server: &Server,
+    graph: &Graph,
+    place: &Place,
+    went: Option<&str>,
+) -> Result<(), Status> {
     let Some(owners) = graph.owners.get(place) else { return Ok(()) };
     let mut gone = Vec::new();
     for owner in owners {
+        if went == Some(owner.uid.as_str()) {
+            gone.push(owner.uid.as_str());
+            continue;
+        }
         match exists(server, owner, &place.namespace).await? {
             Existence::Gone => gone.push(owner.uid.as_str()),
             // What this server does not serve may well exist elsewhere: left alone.
@@ -316,7 +343,7 @@ fn route_of(server: &Server, resource: &GroupResource) -> Result<Route, Status> 
         .registry
         .resource(&resource.group, &resource.resource)
         .ok_or_else(Status::unknown_resource)?;
-    Ok(Route { resource, version: 0 })
+    Ok(Route::stored(resource))
 }
 
 async fn without_owners(

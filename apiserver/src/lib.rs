@@ -9,6 +9,7 @@ pub mod authz;
 pub mod body;
 pub mod builtin;
 mod discovery;
+mod endings;
 mod federatedtypes;
 pub mod filters;
 mod garbage;

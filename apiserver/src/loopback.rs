@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use kubefed_apimachinery::meta;
 use kubefed_apimachinery::status::Status;
-use kubefed_storage::cacher::{At, EventType, ListQuery, WatchFrom, WatchQuery, Watcher};
+use kubefed_storage::cacher::{
+    At, EventType, ListQuery, WatchEvent, WatchFrom, WatchQuery, Watcher,
+};
 use kubefed_storage::object::Object;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -51,7 +53,7 @@ impl Loopback {
         object.value().map_err(Status::internal)
     }
 
-    /// The objects of a namespace, as the cache has them.
+    /// The objects of a namespace, as the cache has them. One that can't be read keeps the others from nothing.
     pub async fn list(
         &self,
         group: &str,
@@ -62,7 +64,13 @@ impl Loopback {
         let prefix = if namespace.is_empty() { String::new() } else { format!("{namespace}/") };
         let query = ListQuery { prefix, start: None, at: At::Any };
         let list = resource.cacher.list(query).await.map_err(|error| resource.read_error(error))?;
-        list.iter().map(|object| object.value().map_err(Status::internal)).collect()
+        let read = |object: &Arc<Object>| {
+            let value = object.value();
+            value
+                .inspect_err(|error| tracing::error!(plural, %object.key, %error, "passed over"))
+                .ok()
+        };
+        Ok(list.iter().filter_map(read).collect())
     }
 
     /// Creates an object; that it is there already is fine.
@@ -72,7 +80,7 @@ impl Loopback {
         plural: &str,
         object: Value,
     ) -> Result<(), Status> {
-        let route = Route { resource: self.resource(group, plural)?, version: 0 };
+        let route = Route::stored(self.resource(group, plural)?);
         let namespace = meta::namespace(&object).to_owned();
         match self.write(&route, Part::Main).create(&namespace, object, Tracking::Registry).await {
             Err(status) if !status.is_already_exists() => Err(status),
@@ -89,7 +97,7 @@ impl Loopback {
         part: Part,
         change: impl Fn(&mut Value),
     ) -> Result<(), Status> {
-        let route = Route { resource: self.resource(group, plural)?, version: 0 };
+        let route = Route::stored(self.resource(group, plural)?);
         let build = |live: &Value| {
             let mut new = live.clone();
             change(&mut new);
@@ -117,7 +125,8 @@ impl Loopback {
         }
     }
 
-    /// Calls `seen` with every object of a kind, now and when it changes, until the server ends.
+    /// Calls `seen` with every object of a kind, now and when it changes, until the server ends or does not serve the
+    /// kind any more.
     pub async fn follow<F>(
         &self,
         group: &str,
@@ -126,35 +135,81 @@ impl Loopback {
     ) where
         F: Future<Output = ()>,
     {
-        while !self.server.token.is_cancelled() {
-            let Ok(mut watcher) = self.watch(group, plural).await else {
-                tokio::time::sleep(RETRY).await;
-                continue;
-            };
+        let of_event = |event: WatchEvent| {
+            let gone = event.kind == EventType::Deleted;
+            let seen = event.object.map(|object| seen(object, gone));
+            async {
+                if let Some(seen) = seen {
+                    seen.await;
+                }
+            }
+        };
+        self.follow_events(group, plural, of_event).await;
+    }
+
+    /// The same, with a bookmark when all that was there at the beginning was seen. There is more than one beginning:
+    /// what went before a later one is not told.
+    pub(crate) async fn follow_events<F>(
+        &self,
+        group: &str,
+        plural: &str,
+        mut seen: impl FnMut(WatchEvent) -> F,
+    ) where
+        F: Future<Output = ()>,
+    {
+        while let Some(mut watcher) = self.watch(group, plural).await {
+            while let Some(event) = self.next(&mut watcher).await {
+                seen(event).await;
+            }
+        }
+    }
+
+    /// Calls `changed` now and when objects of a kind have changed, as long. Changes that are there together are one: a
+    /// start with a hundred objects is one call, not a hundred.
+    pub(crate) async fn follow_all<F>(
+        &self,
+        group: &str,
+        plural: &str,
+        mut changed: impl FnMut() -> F,
+    ) where
+        F: Future<Output = ()>,
+    {
+        while let Some(mut watcher) = self.watch(group, plural).await {
             loop {
-                let event = tokio::select! {
-                    () = self.server.token.cancelled() => return,
-                    event = watcher.next() => event,
-                };
-                let Some(event) = event else { break };
-                if let Some(object) = event.object {
-                    seen(object, event.kind == EventType::Deleted).await;
+                while watcher.try_next().is_some() {}
+                changed().await;
+                if self.next(&mut watcher).await.is_none() {
+                    break;
                 }
             }
         }
     }
 
-    async fn watch(&self, group: &str, plural: &str) -> Result<Watcher, Status> {
-        let resource = self.resource(group, plural)?;
-        let query = WatchQuery {
-            prefix: String::new(),
-            from: WatchFrom::State(At::Any),
-            filter: None,
-            bookmarks: false,
-            initial_events_end: false,
-            deadline: Instant::now() + WATCH,
-        };
-        resource.cacher.watch(query).await.map_err(|error| resource.read_error(error))
+    /// The next event; `None` when the watch is over or the server ends.
+    async fn next(&self, watcher: &mut Watcher) -> Option<WatchEvent> {
+        tokio::select! {
+            () = self.server.token.cancelled() => None,
+            event = watcher.next() => event,
+        }
+    }
+
+    /// A new watch, as soon as there can be one; `None` when the server ends or does not serve the kind.
+    async fn watch(&self, group: &str, plural: &str) -> Option<Watcher> {
+        while !self.server.token.is_cancelled() {
+            let query = WatchQuery {
+                prefix: String::new(),
+                from: WatchFrom::State(At::Any),
+                filter: None,
+                bookmarks: false,
+                initial_events_end: true,
+                deadline: Instant::now() + WATCH,
+            };
+            match self.server.registry.resource(group, plural)?.cacher.watch(query).await {
+                Ok(watcher) => return Some(watcher),
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
+        None
     }
 
     fn write<'a>(&'a self, route: &'a Route, part: Part) -> Write<'a> {

@@ -3,6 +3,7 @@
 //! The set of kinds is an immutable [`Catalog`] behind an `ArcSwap`: a request takes one snapshot and sees one
 //! consistent world. It changes at run time, when a FederatedTypeConfig or a CustomResourceDefinition comes or goes.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -11,6 +12,7 @@ use kubefed_apimachinery::gvk::GroupResource;
 use kubefed_storage::Store;
 use kubefed_storage::cacher::{self, Cacher};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -20,11 +22,13 @@ mod catalog;
 mod delete;
 mod prepare;
 mod resource;
+mod served;
 mod update;
 
 pub use catalog::{Catalog, Route};
 pub use delete::Deleted;
 pub use resource::Resource;
+pub(crate) use served::{Kind, Served};
 pub use update::{Part, Tracking, Write};
 
 /// The kinds that are served now, and what is needed to serve another.
@@ -33,6 +37,7 @@ pub struct Registry {
     prefix: String,
     virtuals: &'static [Virtual],
     catalog: ArcSwap<Catalog>,
+    changed: watch::Sender<()>,
     writer: Mutex<()>,
     token: CancellationToken,
     tracker: TaskTracker,
@@ -52,6 +57,7 @@ impl Registry {
             prefix: prefix.trim_end_matches('/').to_owned(),
             virtuals,
             catalog: ArcSwap::default(),
+            changed: watch::Sender::default(),
             writer: Mutex::new(()),
             token,
             tracker,
@@ -61,6 +67,11 @@ impl Registry {
     /// The kinds as they are now. A request takes this once.
     pub fn catalog(&self) -> Arc<Catalog> {
         self.catalog.load_full()
+    }
+
+    /// Tells when the set of kinds has changed.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
     }
 
     /// The resource of a stored kind, by the group and plural of its definition.
@@ -78,14 +89,17 @@ impl Registry {
                 group: definition.group.clone(),
                 resource: definition.plural.clone(),
             };
-            let cacher = resources
-                .get(&key)
-                .filter(|old| old.definition.selectable_fields == definition.selectable_fields)
-                .map(|old| Arc::clone(&old.cacher));
+            let cacher = resources.get(&key).and_then(|old| {
+                let same = old.definition.selectable_fields == definition.selectable_fields;
+                if !same {
+                    old.cacher.stop();
+                }
+                same.then(|| Arc::clone(&old.cacher))
+            });
             let resource = self.resource_of(definition, cacher);
             resources.insert(key, Arc::new(resource));
         }
-        self.catalog.store(Arc::new(Catalog::new(resources, self.virtuals)));
+        self.publish(resources);
     }
 
     /// Serves a kind no longer. Its objects stay in the store: they are back when the kind is.
@@ -95,8 +109,13 @@ impl Registry {
         let key = GroupResource { group: group.into(), resource: plural.into() };
         if let Some(resource) = resources.remove(&key) {
             resource.cacher.stop();
-            self.catalog.store(Arc::new(Catalog::new(resources, self.virtuals)));
+            self.publish(resources);
         }
+    }
+
+    fn publish(&self, resources: BTreeMap<GroupResource, Arc<Resource>>) {
+        self.catalog.store(Arc::new(Catalog::new(resources, self.virtuals)));
+        self.changed.send_replace(());
     }
 
     fn resource_of(&self, definition: Definition, cacher: Option<Arc<Cacher>>) -> Resource {

@@ -1,6 +1,5 @@
 //! A server, put together: store, kinds, filters, handlers and the loops of a standalone control plane.
 
-use std::collections::HashSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -24,14 +23,13 @@ use crate::authn::{Authenticator, Standalone};
 use crate::authz::rbac::Rbac;
 use crate::authz::{Authorizer, bootstrap};
 use crate::body::Body;
+use crate::federatedtypes::FederatedTypes;
 use crate::filters::{self, Filters};
 use crate::metrics::Metrics;
 use crate::namespaces::internal;
 use crate::registry::{Part, Registry, Route, Tracking};
 use crate::request::RequestInfo;
-use crate::{
-    audit, federatedtypes, garbage, handlers, health, listener, namespaces, render, virtuals,
-};
+use crate::{audit, garbage, handlers, health, listener, namespaces, render, virtuals};
 
 /// The namespaces that every cluster has.
 const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
@@ -198,13 +196,11 @@ impl Server {
         });
         self.tracker.spawn(namespaces::run(Arc::clone(self)));
         self.tracker.spawn(garbage::run(Arc::clone(self)));
+        // The kinds that objects define are served before the first request is.
         if let Some(namespace) = federation {
-            // The kinds that objects define are served before the first request is.
-            if let Some(configs) = self.registry.resource("core.kubefed.io", "federatedtypeconfigs")
-            {
-                federatedtypes::reconcile(self, &configs, &namespace, &mut HashSet::new()).await;
-            }
-            self.tracker.spawn(federatedtypes::run(Arc::clone(self), namespace));
+            let types = FederatedTypes::new(self, namespace);
+            types.reconcile().await;
+            self.tracker.spawn(types.run());
         }
     }
 
@@ -234,7 +230,7 @@ impl Server {
     ) -> anyhow::Result<()> {
         let Some(resource) = self.registry.resource(group, plural) else { return Ok(()) };
         let name = meta::name(&object).to_owned();
-        match internal(self, &Route { resource, version: 0 }, Part::Main)
+        match internal(self, &Route::stored(resource), Part::Main)
             .create("", object, Tracking::Registry)
             .await
         {

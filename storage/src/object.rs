@@ -231,9 +231,18 @@ impl Object {
         self.line.clone()
     }
 
-    /// What follows the value of `apiVersion` in the wire form: the same in every served version.
-    pub fn tail(&self) -> Bytes {
-        self.line.slice(self.tail_at..self.line.len() - 1)
+    /// The wire form in a version: the shared bytes if it is stored in that one, else another head before the same tail.
+    pub fn in_version(&self, api_version: &str) -> Bytes {
+        if self.line[HEAD.len()..self.tail_at - 1] == *api_version.as_bytes() {
+            return self.wire();
+        }
+        let tail = &self.line[self.tail_at..self.line.len() - 1];
+        let mut bytes = BytesMut::with_capacity(HEAD.len() + api_version.len() + 1 + tail.len());
+        bytes.put_slice(HEAD);
+        bytes.put_slice(api_version.as_bytes());
+        bytes.put_u8(b'"');
+        bytes.put_slice(tail);
+        bytes.freeze()
     }
 
     /// The object as `meta.k8s.io/v1 PartialObjectMetadata`.
@@ -346,11 +355,12 @@ mod tests {
     #[test]
     fn another_version_is_another_head_before_the_same_tail() {
         let object = Object::from_entry(&entry(&thing()), &[]).unwrap();
-        let mut bytes = br#"{"apiVersion":"types.kubefed.io/v1beta1""#.to_vec();
-        bytes.extend_from_slice(&object.tail());
+        let bytes = object.in_version("types.kubefed.io/v1beta1");
         let value: Value = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(value["apiVersion"], "types.kubefed.io/v1beta1");
         assert_eq!(value["spec"], thing()["spec"]);
+        let shared = object.in_version("core.kubefed.io/v1beta1");
+        assert_eq!(shared.as_ptr(), object.wire().as_ptr());
     }
 
     #[test]

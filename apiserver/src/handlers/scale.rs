@@ -124,10 +124,15 @@ fn scale_of(object: &Value, paths: &Scale) -> Value {
             scale["metadata"][field] = value.clone();
         }
     }
-    if let Some(selector) = paths.selector.as_deref().and_then(|path| at(object, path))
-        && let Ok(selector) = labels::Selector::from_label_selector(selector)
-    {
-        scale["status"]["selector"] = json!(selector.to_string());
+    match paths.selector.as_deref().and_then(|path| at(object, path)) {
+        // Custom resources keep it as it is written here.
+        Some(Value::String(selector)) => scale["status"]["selector"] = json!(selector),
+        Some(selector) => {
+            if let Ok(selector) = labels::Selector::from_label_selector(selector) {
+                scale["status"]["selector"] = json!(selector.to_string());
+            }
+        }
+        None => {}
     }
     scale
 }

@@ -138,34 +138,15 @@ fn list_head(
     metadata
 }
 
-/// An object's bytes in the version of the route: those of the store's version as they are, for another version with
-/// another `apiVersion` in front of the same tail.
+/// An object's bytes in the version of the route.
 pub(super) fn bytes_of(object: &Object, route: &Route) -> Bytes {
-    let wanted = &route.version().group_version;
-    if *wanted == route.resource.definition.storage {
-        return object.wire();
-    }
-    with_api_version(object, &wanted.to_string())
-}
-
-fn with_api_version(object: &Object, api_version: &str) -> Bytes {
-    let tail = object.tail();
-    let mut bytes = BytesMut::with_capacity(tail.len() + api_version.len() + 20);
-    bytes.put_slice(br#"{"apiVersion":""#);
-    bytes.put_slice(api_version.as_bytes());
-    bytes.put_u8(b'"');
-    bytes.put(tail);
-    bytes.freeze()
+    object.in_version(&route.version().group_version.to_string())
 }
 
 /// [`bytes_of`] for many objects of one route.
 pub(super) fn encoder(route: &Route) -> Box<crate::body::Encode> {
-    let wanted = &route.version().group_version;
-    if *wanted == route.resource.definition.storage {
-        return Box::new(|object| object.wire());
-    }
-    let api_version = wanted.to_string();
-    Box::new(move |object| with_api_version(object, &api_version))
+    let api_version = route.version().group_version.to_string();
+    Box::new(move |object| object.in_version(&api_version))
 }
 
 /// Makes the rows of a table.

@@ -19,7 +19,15 @@ pub struct Route {
 }
 
 impl Route {
-    /// The served version.
+    /// A kind at the version that the store holds, for writes of the server itself.
+    pub fn stored(resource: Arc<Resource>) -> Self {
+        let definition = &resource.definition;
+        let stored = |version: &Version| version.group_version == definition.storage;
+        let version = definition.versions.iter().position(stored).unwrap_or(0);
+        Route { resource, version }
+    }
+
+    /// The version.
     pub fn version(&self) -> &Version {
         &self.resource.definition.versions[self.version]
     }
@@ -50,7 +58,8 @@ impl Catalog {
     ) -> Self {
         let mut routes: HashMap<GroupVersion, BTreeMap<String, Route>> = HashMap::new();
         for resource in resources.values() {
-            for (version, served) in resource.definition.versions.iter().enumerate() {
+            let versions = resource.definition.versions.iter().enumerate();
+            for (version, served) in versions.filter(|(_, version)| version.served) {
                 routes.entry(served.group_version.clone()).or_default().insert(
                     resource.definition.plural.clone(),
                     Route { resource: Arc::clone(resource), version },

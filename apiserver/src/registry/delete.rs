@@ -53,7 +53,12 @@ impl Resource {
                 continue;
             }
             let mut value = live.value().map_err(Status::internal)?;
-            let op = match mark(&mut value, options.propagation, now) {
+            let op = match mark(
+                &mut value,
+                options.propagation,
+                self.definition.strategy.finalizer,
+                now,
+            ) {
                 Mark::Unchanged if fresh => return Ok(Deleted::Held(live)),
                 Mark::Unchanged => {
                     (live, fresh) = (self.get_from_store(&key, name).await?, true);
@@ -126,10 +131,21 @@ enum Mark {
     Release,
 }
 
-/// Marks an object as being deleted, with the finalizer that the propagation policy asks for.
-fn mark(object: &mut Value, propagation: Option<Propagation>, now: Timestamp) -> Mark {
+/// Marks an object as being deleted, with the finalizers that the propagation policy and its kind ask for.
+fn mark(
+    object: &mut Value,
+    propagation: Option<Propagation>,
+    of_kind: Option<&str>,
+    now: Timestamp,
+) -> Mark {
     let before: Vec<String> = meta::finalizers(object).map(str::to_owned).collect();
+    let marked = meta::deletion_timestamp(object).is_some();
     let mut finalizers = before.clone();
+    if let Some(finalizer) =
+        of_kind.filter(|of_kind| !marked && !before.iter().any(|f| f == of_kind))
+    {
+        finalizers.push(finalizer.into());
+    }
     if let Some(propagation) = propagation {
         finalizers.retain(|f| f != ORPHAN && f != FOREGROUND);
         match propagation {
@@ -141,7 +157,6 @@ fn mark(object: &mut Value, propagation: Option<Propagation>, now: Timestamp) ->
     if finalizers.is_empty() && !prepare::holds_namespace(object) {
         return Mark::Release;
     }
-    let marked = meta::deletion_timestamp(object).is_some();
     if marked && finalizers == before {
         return Mark::Unchanged;
     }
@@ -177,7 +192,7 @@ mod tests {
     #[test]
     fn an_object_without_finalizers_is_released_at_once() {
         let mut object = json!({"metadata": {"name": "a"}});
-        assert!(matches!(mark(&mut object, None, now()), Mark::Release));
+        assert!(matches!(mark(&mut object, None, None, now()), Mark::Release));
     }
 
     #[test]
@@ -186,15 +201,25 @@ mod tests {
             [(Propagation::Orphan, ORPHAN), (Propagation::Foreground, FOREGROUND)]
         {
             let mut object = json!({"metadata": {"name": "a", "generation": 3}});
-            assert!(matches!(mark(&mut object, Some(policy), now()), Mark::Hold));
+            assert!(matches!(mark(&mut object, Some(policy), None, now()), Mark::Hold));
             assert_eq!(object["metadata"]["finalizers"], json!([finalizer]));
             assert_eq!(object["metadata"]["generation"], 4);
-            assert!(matches!(mark(&mut object, Some(policy), now()), Mark::Unchanged));
+            assert!(matches!(mark(&mut object, Some(policy), None, now()), Mark::Unchanged));
             assert!(matches!(
-                mark(&mut object, Some(Propagation::Background), now()),
+                mark(&mut object, Some(Propagation::Background), None, now()),
                 Mark::Release
             ));
         }
+    }
+
+    #[test]
+    fn a_kind_that_cleans_up_holds_its_objects_once() {
+        let mut object = json!({"metadata": {"name": "a"}});
+        assert!(matches!(mark(&mut object, None, Some("x/y"), now()), Mark::Hold));
+        assert_eq!(object["metadata"]["finalizers"], json!(["x/y"]));
+        assert!(matches!(mark(&mut object, None, Some("x/y"), now()), Mark::Unchanged));
+        object["metadata"]["finalizers"] = json!([]);
+        assert!(matches!(mark(&mut object, None, Some("x/y"), now()), Mark::Release));
     }
 
     #[test]
@@ -202,7 +227,7 @@ mod tests {
         let mut namespace = json!({
             "apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}, "spec": {"finalizers": ["kubernetes"]}
         });
-        assert!(matches!(mark(&mut namespace, None, now()), Mark::Hold));
+        assert!(matches!(mark(&mut namespace, None, None, now()), Mark::Hold));
         assert_eq!(namespace["status"]["phase"], "Terminating");
         assert!(namespace["metadata"].get("finalizers").is_none());
     }

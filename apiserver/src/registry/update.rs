@@ -87,6 +87,13 @@ impl Write<'_> {
         tracking: Tracking,
     ) -> Result<Arc<Object>, Status> {
         let resource = &self.route.resource;
+        if resource.definition.terminating {
+            return Err(Status {
+                message: "create not allowed while custom resource definition is terminating"
+                    .into(),
+                ..Status::method_not_allowed()
+            });
+        }
         let generated = meta::name(&object).is_empty();
         let mut attempt = 0;
         loop {
@@ -227,16 +234,18 @@ impl Write<'_> {
         build: &impl Fn(&Value) -> Result<Value, Status>,
     ) -> Result<Step, Status> {
         let mut live_value = live.value().map_err(Status::internal)?;
+        let storage = self.route.resource.definition.storage.to_string();
+        // An object of an earlier stored version is written in the present one, whatever else changes.
+        let migrates = live_value["apiVersion"] != storage.as_str();
         meta::set_api_version(&mut live_value, &self.route.version().group_version.to_string());
         let mut new = build(&live_value)?;
         prepare::update(self, &live_value, &mut new, tracking)?;
-        let storage = self.route.resource.definition.storage.to_string();
         meta::set_api_version(&mut live_value, &storage);
         meta::set_api_version(&mut new, &storage);
         if prepare::is_released(&new) {
             return Ok(Step::Delete(stored_form(&mut new)?));
         }
-        if apply::equal_but_for_times(&live_value, &new) {
+        if !migrates && apply::equal_but_for_times(&live_value, &new) {
             return Ok(Step::Nothing);
         }
         for warning in (self.route.resource.definition.strategy.warnings)(&new) {
