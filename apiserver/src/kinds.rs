@@ -2,7 +2,7 @@
 
 use kubefed_apimachinery::definition::{Definition, Strategy};
 
-use crate::builtin;
+use crate::{builtin, customresources};
 
 mod configmap;
 mod namespace;
@@ -45,6 +45,7 @@ fn strategy(group: &str, kind: &str) -> Strategy {
         ("apps", "Deployment") => workload::DEPLOYMENT,
         ("apps", "ReplicaSet" | "StatefulSet") => workload::REPLICATED,
         ("batch", "Job") => workload::JOB,
+        (customresources::GROUP, "CustomResourceDefinition") => customresources::STRATEGY,
         ("rbac.authorization.k8s.io", "RoleBinding" | "ClusterRoleBinding") => rbac::BINDING,
         _ => Strategy::default(),
     }

@@ -8,6 +8,7 @@ pub mod authn;
 pub mod authz;
 pub mod body;
 pub mod builtin;
+mod customresources;
 mod discovery;
 mod endings;
 mod federatedtypes;

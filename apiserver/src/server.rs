@@ -23,6 +23,7 @@ use crate::authn::{Authenticator, Standalone};
 use crate::authz::rbac::Rbac;
 use crate::authz::{Authorizer, bootstrap};
 use crate::body::Body;
+use crate::customresources::{self, CustomResources};
 use crate::federatedtypes::FederatedTypes;
 use crate::filters::{self, Filters};
 use crate::metrics::Metrics;
@@ -199,6 +200,11 @@ impl Server {
         // The kinds that objects define are served before the first request is.
         if let Some(namespace) = federation {
             let types = FederatedTypes::new(self, namespace);
+            types.reconcile().await;
+            self.tracker.spawn(types.run());
+        }
+        if self.registry.resource(customresources::GROUP, customresources::PLURAL).is_some() {
+            let types = CustomResources::new(self);
             types.reconcile().await;
             self.tracker.spawn(types.run());
         }
