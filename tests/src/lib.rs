@@ -61,8 +61,14 @@ pub async fn a_federation_with(change: impl FnOnce(&mut Config)) -> Cluster {
 
 /// A local member over a store in memory.
 pub async fn a_member() -> Cluster {
+    a_member_with(|_| {}).await
+}
+
+/// The same, with a configuration that `change` has changed.
+pub async fn a_member_with(change: impl FnOnce(&mut Config)) -> Cluster {
     let parts = Parts::new();
-    let config = parts.config(kinds::cluster(), None);
+    let mut config = parts.config(kinds::cluster(), None);
+    change(&mut config);
     let ca = parts.dir.path().join("ca.crt");
     let server = kubefed_localcluster::start(config, &ca, parts.token.clone())
         .await
@@ -123,6 +129,12 @@ impl Parts {
 }
 
 impl Cluster {
+    /// Ends the server, and waits until it has ended.
+    pub async fn stop(&self) {
+        self.token.cancel();
+        self.server.drained().await;
+    }
+
     pub fn url(&self) -> String {
         format!("https://{}", self.server.address)
     }
