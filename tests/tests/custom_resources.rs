@@ -458,9 +458,9 @@ async fn a_custom_resource_is_federated_like_any_other_kind() {
 
     let types = "/apis/types.kubefed.io/v1beta1/namespaces/ns";
     admin.create("/api/v1/namespaces", &json!({"metadata": {"name": "ns"}})).await.unwrap();
-    let namespace = json!({"metadata": {"name": "ns"}, "spec": {"template": {}, "placement": {"clusterSelector": {}}}});
+    let namespace = json!({"apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace", "metadata": {"name": "ns"}, "spec": {"template": {}, "placement": {"clusterSelector": {}}}});
     admin.create(&format!("{types}/federatednamespaces"), &namespace).await.unwrap();
-    let federated = json!({"metadata": {"name": "a"}, "spec": {
+    let federated = json!({"apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedWidget", "metadata": {"name": "a"}, "spec": {
         "template": {"spec": {"size": 3, "parts": [{"name": "x"}]}},
         "placement": {"clusterSelector": {}},
         "overrides": [{"clusterName": "two", "clusterOverrides": [{"path": "/spec/size", "value": 7}]}],
