@@ -25,6 +25,8 @@ use health::{Probe, Thresholds};
 
 const GROUP_VERSION: &str = "core.kubefed.io/v1beta1";
 const COMPONENT: &str = "kubefedcluster-controller";
+/// Helm keeps its releases in secrets beside the control plane: each may be a megabyte, and none is a token.
+const NO_RELEASES: &str = "&fieldSelector=type%21%3Dhelm.sh%2Frelease.v1";
 /// When nothing else changed, the time of the last probe is refreshed this rarely: a status that is written for every
 /// probe wakes everything that watches clusters.
 const REFRESH: Duration = Duration::from_secs(300);
@@ -52,7 +54,7 @@ pub(crate) async fn run(control: Arc<Control>) {
         |key| changes.add(Change::Cluster(key.name.clone())),
         &control.token,
     );
-    let secrets = of("v1", "secrets");
+    let secrets = Source { query: NO_RELEASES.into(), ..of("v1", "secrets") };
     let follow_secrets = control.tokens.follow(
         &control.host,
         &secrets,

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use kubefed_api::kubefedcluster;
-use kubefed_tests::proxy::ConnectProxy;
+use kubefed_tests::proxy::{AskedProxy, Language};
 use kubefed_tests::{Federation, NAMESPACE, a_federation_of, a_member, eventually, join};
 use serde_json::{Value, json};
 
@@ -33,8 +33,7 @@ async fn is_told(federation: &Federation, name: &str, kind: &str) -> String {
 async fn a_cluster_behind_a_proxy_is_reached_by_the_name_that_its_certificate_does_not_have() {
     let federation = a_federation_of(&[]).await;
     let far = a_member().await;
-    let allowed = format!("Basic {}", BASE64_STANDARD.encode("me:p@ss"));
-    let proxy = ConnectProxy::start(far.server.address, &allowed).await;
+    let proxy = AskedProxy::start(&far, Language::Http).await;
     // Nobody resolves this name but the proxy.
     join(&federation.api, "far", "https://far.invalid:6443", &far).await;
     is_told(&federation, "far", "Offline").await;
@@ -60,6 +59,26 @@ async fn a_cluster_behind_a_proxy_is_reached_by_the_name_that_its_certificate_do
     federation.wait_ready("far").await;
     let asked = proxy.asked.borrow().clone();
     assert!(asked.iter().all(|host| host == "far.invalid:6443"), "{asked:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn proxies_over_tls_and_by_socks_are_gone_through() {
+    let federation = a_federation_of(&[]).await;
+    let far = a_member().await;
+    join(&federation.api, "far", "https://far.invalid:6443", &far).await;
+    is_told(&federation, "far", "Offline").await;
+    for (language, scheme) in [(Language::Https, "https"), (Language::Socks5, "socks5")] {
+        let proxy = AskedProxy::start(&far, language).await;
+        let url = format!("{scheme}://me:p%40ss@{}", proxy.address);
+        let spec = json!({"proxyURL": url, "disabledTLSValidations": ["SubjectName"]});
+        change(&federation, "far", spec).await;
+        let mut asked = proxy.asked.clone();
+        eventually(&format!("{language:?} is asked"), async || {
+            asked.borrow_and_update().first().filter(|host| *host == "far.invalid:6443").map(drop)
+        })
+        .await;
+        federation.wait_ready("far").await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

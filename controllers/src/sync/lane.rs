@@ -135,14 +135,16 @@ impl Lane {
     /// Follows the metadata of what is ours in the member, while it is ready. A change there is looked at at once.
     async fn follow_for_ever(&self) {
         let mut ready = self.member.ready.subscribe();
-        let Some(target) = self.sync.upgrade().map(|sync| sync.config.target.clone()) else {
-            return;
-        };
+        let Some(sync) = self.sync.upgrade() else { return };
+        let (target, control) = (&sync.config.target, &sync.control);
+        // There may be no right to more.
+        let within = if control.is_namespaced { control.namespace.as_str() } else { "" };
         let source = Source {
-            path: path(&target.api_version(), "", &target.plural_name),
+            path: path(&target.api_version(), within, &target.plural_name),
             query: format!("&labelSelector={}%3Dtrue", MANAGED_LABEL.replace('/', "%2F")),
             metadata: !self.collects_status,
         };
+        drop(sync);
         let changed = |key: &Key| {
             if let Some(sync) = self.sync.upgrade() {
                 self.queue.add(sync.key_here(key));

@@ -89,7 +89,8 @@ impl Sync {
             message = format!("no such cluster: {}", plan.unknown.join(", "));
         }
         if reason != status::OK {
-            let event = if plan.ignored { "InvalidName" } else { reason };
+            let misnamed = plan.ignored && self.config.is_namespaces();
+            let event = if misnamed { "InvalidName" } else { reason };
             self.control.events.warn(object, &format!("{}-controller", self.name), event, &message);
         }
         let propagation =

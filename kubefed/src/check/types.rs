@@ -117,7 +117,7 @@ fn remedy(reason: &str, states: &[&str]) -> String {
         .copied();
     match (reason, first) {
         ("NamespaceNotFederated", _) => "create a FederatedNamespace in its namespace",
-        ("ComputePlacementFailed", _) => "correct spec.placement",
+        ("ComputePlacementFailed", _) => "correct spec.placement, or what the message names",
         ("UnknownClusters", _) => "correct spec.placement.clusters, or join the cluster",
         (_, Some("ClusterNotReady")) => "bring the cluster back, or take it from spec.placement",
         (_, Some("ApplyOverridesFailed")) => "correct spec.overrides",
