@@ -13,6 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
+use crate::authorities::Asked;
 use crate::lenient::{Lenient, Unchecked};
 
 /// How often the files are looked at. Kubernetes swaps links under a mounted secret, which no file watch sees reliably.
@@ -29,13 +30,24 @@ pub fn install_crypto_provider() {
 pub struct ServerFiles {
     pub cert: PathBuf,
     pub key: PathBuf,
-    /// Whose client certificates are believed; without it clients can't show any.
-    pub client_ca: Option<PathBuf>,
+    pub clients: Clients,
+}
+
+/// What clients show.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Clients<File = PathBuf> {
+    /// No certificate.
+    Unasked,
+    /// A certificate of an authority in this file, or none: another ends the connection.
+    Verified(File),
+    /// Any certificate, which nobody has vouched for: see [`Authorities`](crate::Authorities).
+    Asked,
 }
 
 /// The TLS configuration of a server; connections take the newest.
 pub struct ServerTls {
     config: ArcSwap<ServerConfig>,
+    verifies: bool,
 }
 
 impl ServerTls {
@@ -45,7 +57,10 @@ impl ServerTls {
     /// If the files do not make a configuration; later changes that do not are logged and passed over.
     pub async fn follow(files: ServerFiles, token: CancellationToken) -> Result<Arc<Self>, Error> {
         let mut known = read(&files).await?;
-        let tls = Arc::new(ServerTls { config: ArcSwap::new(known.config()?) });
+        let tls = Arc::new(ServerTls {
+            config: ArcSwap::new(known.config()?),
+            verifies: matches!(files.clients, Clients::Verified(_)),
+        });
         let followed = Arc::clone(&tls);
         tokio::spawn(async move {
             loop {
@@ -72,6 +87,11 @@ impl ServerTls {
         Ok(tls)
     }
 
+    /// Whether the certificate of a client that is connected has been vouched for.
+    pub fn verifies(&self) -> bool {
+        self.verifies
+    }
+
     /// The configuration for the next connection.
     pub fn config(&self) -> Arc<ServerConfig> {
         self.config.load_full()
@@ -82,7 +102,8 @@ impl ServerTls {
 struct Contents {
     cert: Vec<u8>,
     key: Vec<u8>,
-    client_ca: Option<Vec<u8>>,
+    /// With the contents of the file in place of its path.
+    clients: Clients<Vec<u8>>,
 }
 
 async fn read(files: &ServerFiles) -> Result<Contents, Error> {
@@ -91,14 +112,15 @@ async fn read(files: &ServerFiles) -> Result<Contents, Error> {
             .await
             .map_err(|error| Error::Malformed(format!("{}: {error}", path.display())))
     };
-    let client_ca = match &files.client_ca {
-        Some(path) => Some(read(path.clone()).await?),
-        None => None,
+    let clients = match &files.clients {
+        Clients::Unasked => Clients::Unasked,
+        Clients::Verified(path) => Clients::Verified(read(path.clone()).await?),
+        Clients::Asked => Clients::Asked,
     };
     Ok(Contents {
         cert: read(files.cert.clone()).await?,
         key: read(files.key.clone()).await?,
-        client_ca,
+        clients,
     })
 }
 
@@ -107,9 +129,10 @@ impl Contents {
         let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::Build(error.to_string()))?;
-        let builder = match &self.client_ca {
-            None => builder.with_no_client_auth(),
-            Some(ca) => {
+        let builder = match &self.clients {
+            Clients::Unasked => builder.with_no_client_auth(),
+            Clients::Asked => builder.with_client_cert_verifier(Asked::new()),
+            Clients::Verified(ca) => {
                 let roots = Arc::new(roots(ca)?);
                 let provider = Arc::new(aws_lc_rs::default_provider());
                 let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider)
@@ -174,7 +197,7 @@ pub fn lenient_client_config(tls: &ClientTls, unchecked: Unchecked) -> Result<Cl
     Ok(config)
 }
 
-fn roots(pem: &[u8]) -> Result<RootCertStore, Error> {
+pub(crate) fn roots(pem: &[u8]) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(pem)? {
         roots
@@ -207,8 +230,8 @@ mod tests {
 
     fn contents(ca: &Authority) -> Contents {
         let server = ca.issue_server("server", &["localhost", "127.0.0.1"]).unwrap();
-        let client_ca = Some(ca.cert_pem().unwrap().into_bytes());
-        Contents { cert: server.cert_pem.into_bytes(), key: server.key_pem.into_bytes(), client_ca }
+        let clients = Clients::Verified(ca.cert_pem().unwrap().into_bytes());
+        Contents { cert: server.cert_pem.into_bytes(), key: server.key_pem.into_bytes(), clients }
     }
 
     /// Shakes hands in memory; the server then knows the client's certificate.
@@ -305,7 +328,7 @@ mod tests {
         let server = |ca: &Authority, name: &str, from, until| {
             let pair = ca.issue_server_between(name, from, until).unwrap();
             let (cert, key) = (pair.cert_pem.into_bytes(), pair.key_pem.into_bytes());
-            Contents { cert, key, client_ca: None }
+            Contents { cert, key, clients: Clients::Unasked }
         };
         let (past, future) = ((now - 2 * hour, now - hour), (now + hour, now + 2 * hour));
         let current = (now - hour, now + hour);

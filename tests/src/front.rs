@@ -14,7 +14,7 @@ use hyper::client::conn::http2 as client;
 use hyper::server::conn::http2 as server;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kubefed_certs::{ServerFiles, ServerTls};
+use kubefed_certs::{Clients, ServerFiles, ServerTls};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -44,7 +44,8 @@ impl Front {
         let token = CancellationToken::new();
         let ends = token.clone().drop_guard();
         let file = |name: &str| member.dir.path().join(name);
-        let files = ServerFiles { cert: file("tls.crt"), key: file("tls.key"), client_ca: None };
+        let files =
+            ServerFiles { cert: file("tls.crt"), key: file("tls.key"), clients: Clients::Unasked };
         let tls = ServerTls::follow(files, token.clone()).await.expect("certificates");
         let there = member.stream(None, "h2").await;
         let (sender, connection) =
