@@ -1,5 +1,7 @@
 //! The federation's kinds, and what follows from their objects: placement, overrides, versions, status. All pure.
 
+use std::collections::BTreeSet;
+
 use std::collections::BTreeMap;
 
 use kubefed_apimachinery::definition::{Definition, Strategy, Subresources, Version};
@@ -50,6 +52,15 @@ pub fn kinds() -> Vec<Definition> {
     kinds.extend(scheduling::definitions());
     kinds.extend(dns::definitions());
     kinds
+}
+
+/// The groups of these kinds with their versions: what a host leads to us.
+pub fn group_versions() -> BTreeSet<(String, String)> {
+    let kinds = kinds();
+    let versions = kinds.iter().flat_map(|kind| &kind.versions);
+    versions
+        .map(|version| (version.group_version.group.clone(), version.group_version.version.clone()))
+        .collect()
 }
 
 /// The parts in which our kinds differ.

@@ -1,5 +1,6 @@
 //! What is checked of a request beyond the object itself.
 
+use kubefed_apimachinery::gvk::GroupResource;
 use kubefed_apimachinery::status::{Cause, Status};
 use kubefed_storage::cacher::At;
 use serde_json::Value;
@@ -7,6 +8,7 @@ use serde_json::Value;
 use crate::authz::escalation::{self, Change};
 use crate::authz::rbac;
 use crate::handlers::Call;
+use crate::host::Phase;
 use crate::registry::Route;
 use crate::server::Server;
 
@@ -17,21 +19,17 @@ pub(crate) async fn namespace_is_open(
     namespace: &str,
     name: &str,
 ) -> Result<(), Status> {
-    let Some(namespaces) = server.registry.resource("", "namespaces") else {
-        return Ok(());
+    let phase = match &server.host {
+        Some(host) => host.namespace(namespace).await?,
+        None => own_phase(server, namespace).await?,
     };
-    // The cached one is tried first: one that is there and open needs no question to the store.
-    let object = match namespaces.get("", namespace, At::Any).await {
-        Ok(object) => object,
-        Err(status) if status.is_not_found() => namespaces.get("", namespace, At::Latest).await?,
-        Err(status) => return Err(status),
+    let text = match phase {
+        Phase::Active => return Ok(()),
+        Phase::Missing => return Err(Status::not_found(&namespaces(), namespace)),
+        Phase::Terminating => format!(
+            "unable to create new content in namespace {namespace} because it is being terminated"
+        ),
     };
-    if object.index.deletion_timestamp.is_none() {
-        return Ok(());
-    }
-    let text = format!(
-        "unable to create new content in namespace {namespace} because it is being terminated"
-    );
     let mut status = Status::forbidden(&route.group_resource(), name, &text);
     status.details.get_or_insert_default().causes.push(Cause {
         reason: "NamespaceTerminating".into(),
@@ -39,6 +37,32 @@ pub(crate) async fn namespace_is_open(
         field: "metadata.namespace".into(),
     });
     Err(status)
+}
+
+fn namespaces() -> GroupResource {
+    GroupResource { group: String::new(), resource: "namespaces".into() }
+}
+
+/// How a namespace is that this server has itself.
+async fn own_phase(server: &Server, namespace: &str) -> Result<Phase, Status> {
+    let Some(namespaces) = server.registry.resource("", "namespaces") else {
+        return Ok(Phase::Active);
+    };
+    // The cached one is tried first: one that is there and open needs no question to the store.
+    let object = match namespaces.get("", namespace, At::Any).await {
+        Ok(object) => object,
+        Err(status) if status.is_not_found() => {
+            match namespaces.get("", namespace, At::Latest).await {
+                Err(status) if status.is_not_found() => return Ok(Phase::Missing),
+                outcome => outcome?,
+            }
+        }
+        Err(status) => return Err(status),
+    };
+    Ok(match object.index.deletion_timestamp {
+        None => Phase::Active,
+        Some(_) => Phase::Terminating,
+    })
 }
 
 /// Refuses roles and bindings that give more than the writer has. `live` is the object that `new` takes the place of.

@@ -1,4 +1,4 @@
-//! Who is it? Client certificates and service-account tokens; who shows neither is anonymous.
+//! Who is it? By a client certificate, a token, or the word of a host's front proxy; who shows nothing is anonymous.
 
 use std::sync::Arc;
 
@@ -10,6 +10,8 @@ use kubefed_apimachinery::status::Status;
 use crate::listener::ConnectionInfo;
 use crate::user::UserInfo;
 
+pub mod delegated;
+pub mod front_proxy;
 pub mod tokens;
 
 /// Finds out who makes a request.
@@ -37,11 +39,11 @@ impl Authenticator for Standalone {
         connection: Option<&ConnectionInfo>,
         headers: &HeaderMap,
     ) -> Result<UserInfo, Status> {
-        if let Some((connection, identity)) =
-            connection.and_then(|connection| Some((connection, connection.certificate.as_ref()?)))
+        let certificate = connection.and_then(|connection| connection.certificate.as_deref());
+        if let Some(certificate) = certificate.filter(|certificate| certificate.is_verified)
+            && let Some(identity) = &certificate.identity
         {
-            let now = (self.clock)().as_second();
-            if connection.certificate_ends.is_none_or(|end| end < now) {
+            if certificate.ends < (self.clock)().as_second() {
                 return Err(Status::unauthorized());
             }
             return Ok(UserInfo::authenticated(
@@ -49,18 +51,22 @@ impl Authenticator for Standalone {
                 identity.organizations.clone(),
             ));
         }
-        let Some(authorization) = headers.get(header::AUTHORIZATION) else {
-            return Ok(UserInfo::anonymous());
-        };
-        let token = authorization.to_str().ok().and_then(|text| {
-            let (scheme, token) = text.split_once(' ')?;
-            scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-        });
-        match (token, &self.tokens) {
+        match (bearer_token(headers)?, &self.tokens) {
+            (None, _) => Ok(UserInfo::anonymous()),
             (Some(token), Some(tokens)) => {
                 tokens.verify(token, &[]).await.ok_or_else(Status::unauthorized)
             }
-            _ => Err(Status::unauthorized()),
+            (Some(_), None) => Err(Status::unauthorized()),
         }
     }
+}
+
+/// The token that a request shows; 401 for another kind of credential.
+fn bearer_token(headers: &HeaderMap) -> Result<Option<&str>, Status> {
+    let Some(authorization) = headers.get(header::AUTHORIZATION) else { return Ok(None) };
+    let token = authorization.to_str().ok().and_then(|text| {
+        let (scheme, token) = text.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    });
+    token.map(Some).ok_or_else(Status::unauthorized)
 }

@@ -1,4 +1,4 @@
-//! May they? Role-based access control over the roles and bindings that are stored.
+//! May they? By the roles and bindings that are stored, or by the word of a host.
 
 use async_trait::async_trait;
 use kubefed_apimachinery::gvk::GroupResource;
@@ -8,6 +8,7 @@ use crate::request::RequestInfo;
 use crate::user::{MASTERS, UserInfo};
 
 pub mod bootstrap;
+pub mod delegated;
 pub(crate) mod escalation;
 pub mod rbac;
 
@@ -29,7 +30,9 @@ pub enum Decision {
 /// Decides what a user may do.
 #[async_trait]
 pub trait Authorizer: Send + Sync {
-    async fn authorize(&self, attributes: &Attributes<'_>) -> Decision;
+    /// # Errors
+    /// If it can't be told: nothing is allowed then.
+    async fn authorize(&self, attributes: &Attributes<'_>) -> Result<Decision, Status>;
 }
 
 impl<'a> Attributes<'a> {

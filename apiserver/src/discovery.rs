@@ -29,6 +29,9 @@ const VERBS: [&str; 8] =
     ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const SUBRESOURCE_VERBS: [&str; 3] = ["get", "patch", "update"];
 
+/// How much of a hash tells one set of kinds from another.
+const DIGEST: usize = 32;
+
 /// The ready documents of one catalog.
 pub struct Documents {
     /// By path without the leading slash: `api`, `apis`, `apis/apps`, `apis/apps/v1`, `api/v1`.
@@ -108,6 +111,14 @@ impl Documents {
             document(&json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": group_list})),
         );
         Documents { legacy, aggregated_core: tagged(core), aggregated_groups: tagged(named) }
+    }
+
+    /// A digest of what is served of a group and version.
+    pub fn digest(&self, group_version: &GroupVersion) -> String {
+        let document = self.legacy.get(&path_of(group_version));
+        let mut digest = document.map_or_else(String::new, |body| sha512_hex(body));
+        digest.truncate(DIGEST);
+        digest
     }
 
     /// Answers a GET of a discovery path (`/api`, `/apis`, `/apis/G`, `/apis/G/V`), or `None` if it is no such path.

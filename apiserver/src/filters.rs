@@ -327,7 +327,7 @@ async fn authorize(
     }
     let named = named_by_selector(info, query);
     let attributes = Attributes::of(user, named.as_ref().unwrap_or(info));
-    match filters.authorizer.authorize(&attributes).await {
+    match filters.authorizer.authorize(&attributes).await? {
         Decision::Allow => Ok(()),
         Decision::Deny(reason) => Err(attributes.forbidden(&reason)),
     }

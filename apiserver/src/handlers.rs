@@ -220,7 +220,7 @@ impl Call<'_> {
         let create =
             RequestInfo { verb: "create".into(), name: String::new(), ..self.info.clone() };
         let attributes = Attributes::of(self.user, &create);
-        match self.server.authorizer.authorize(&attributes).await {
+        match self.server.authorizer.authorize(&attributes).await? {
             Decision::Allow => Ok(()),
             Decision::Deny(reason) => Err(attributes.forbidden(&reason)),
         }

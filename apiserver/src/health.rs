@@ -71,7 +71,7 @@ async fn check(server: &Server, name: &str) -> Result<(), String> {
     match name {
         "store" => store(server).await,
         "informer-sync" => caches(server),
-        "poststarthook/rbac" if !server.rbac.is_ready() => {
+        "poststarthook/rbac" if server.host.is_none() && !server.rbac.is_ready() => {
             Err("roles and bindings are not read yet".into())
         }
         "shutdown" if server.ending.is_cancelled() => Err("the server is ending".into()),

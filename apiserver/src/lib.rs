@@ -16,6 +16,7 @@ pub mod filters;
 mod garbage;
 mod handlers;
 mod health;
+pub mod host;
 pub mod kinds;
 mod listener;
 pub mod loopback;

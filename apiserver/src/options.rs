@@ -9,14 +9,18 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use clap::{ArgAction, Parser, ValueEnum};
 use kubefed_apimachinery::duration;
-use kubefed_certs::ServerFiles;
+use kubefed_certs::{Clients, ServerFiles};
 use kubefed_component::ProcessOptions;
 use kubefed_storage::{Store, embedded, etcd};
 
+use crate::host::Host;
 use crate::server::{Config, Serving};
 use crate::{audit, kinds};
 
+mod host;
 mod selfsigned;
+
+pub use host::HostFlags;
 
 /// Where objects are stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -118,6 +122,8 @@ pub struct Options {
     /// The namespace of the control plane: where FederatedTypeConfigs and clusters have effect
     #[arg(long, default_value = "kube-federation-system")]
     pub kubefed_namespace: String,
+    #[command(flatten)]
+    pub host: HostFlags,
 }
 
 impl Options {
@@ -145,10 +151,17 @@ impl Options {
                 etcd::connect(options).await.context("cannot reach etcd (--etcd-servers)")?
             }
         };
-        let mut kinds = kinds::control_plane();
-        kinds.extend(kubefed_api::kinds());
         let federation = Some(self.kubefed_namespace.clone());
-        self.serving.config(store, kinds, federation, &format!("v{}", env!("CARGO_PKG_VERSION")))
+        let version = format!("v{}", env!("CARGO_PKG_VERSION"));
+        let Some(host) = self.host.options(self.serving.client_ca_file.as_ref()) else {
+            let mut kinds = kinds::control_plane();
+            kinds.extend(kubefed_api::kinds());
+            return self.serving.config(store, kinds, federation, &version);
+        };
+        let mut config = self.serving.config(store, kubefed_api::kinds(), federation, &version)?;
+        config.tls.clients = Clients::Asked;
+        config.host = Some(Host::connect(host).await?);
+        Ok(config)
     }
 }
 
@@ -211,8 +224,13 @@ impl ServingOptions {
             store,
             kinds,
             federation,
+            host: None,
             address: SocketAddr::new(self.bind_address, self.secure_port),
-            tls: ServerFiles { cert, key, client_ca: self.client_ca_file.clone() },
+            tls: ServerFiles {
+                cert,
+                key,
+                clients: self.client_ca_file.clone().map_or(Clients::Unasked, Clients::Verified),
+            },
             serving: Serving {
                 max_reading: self.max_requests_inflight,
                 max_writing: self.max_mutating_requests_inflight,

@@ -26,6 +26,7 @@ use crate::body::Body;
 use crate::customresources::{self, CustomResources};
 use crate::federatedtypes::FederatedTypes;
 use crate::filters::{self, Filters};
+use crate::host::Host;
 use crate::metrics::Metrics;
 use crate::namespaces::internal;
 use crate::registry::{Part, Registry, Route, Tracking};
@@ -35,13 +36,15 @@ use crate::{audit, garbage, handlers, health, listener, namespaces, render, virt
 /// The namespaces that every cluster has.
 const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
 
-/// What a standalone server is made of.
+/// What a server is made of.
 pub struct Config {
     pub store: Arc<dyn Store>,
     /// The kinds that are served from the start.
     pub kinds: Vec<Definition>,
     /// The namespace of the control plane, in a server that federates.
     pub federation: Option<String>,
+    /// The cluster that the server extends: it says who may do what, and which namespaces there are.
+    pub host: Option<Arc<Host>>,
     /// Where to listen; port 0 takes a free one.
     pub address: SocketAddr,
     pub tls: ServerFiles,
@@ -84,6 +87,8 @@ pub struct Server {
     pub store: Arc<dyn Store>,
     pub authorizer: Arc<dyn Authorizer>,
     pub rbac: Arc<Rbac>,
+    /// The cluster that this server extends, if it does not stand alone.
+    pub host: Option<Arc<Host>>,
     pub tokens: Option<Arc<Tokens>>,
     pub metrics: Arc<Metrics>,
     pub version: Value,
@@ -116,7 +121,7 @@ impl Server {
         let registry = Registry::new(
             Arc::clone(&config.store),
             "/registry",
-            virtuals::REVIEWS,
+            if config.host.is_some() { &[] } else { virtuals::REVIEWS },
             inner.clone(),
             tracker.clone(),
         );
@@ -128,12 +133,21 @@ impl Server {
             None => None,
         };
         let rbac = Arc::new(Rbac::default());
+        let authorizer: Arc<dyn Authorizer> = match &config.host {
+            Some(host) => Arc::new(host.rights()),
+            None => Arc::clone(&rbac) as _,
+        };
+        let authenticator: Arc<dyn Authenticator> = match &config.host {
+            Some(host) => Arc::new(host.identities(Timestamp::now)?),
+            None => Arc::new(Standalone { tokens: tokens.clone(), clock: Timestamp::now }),
+        };
         let server = Arc::new(Server {
             registry,
             store: config.store,
-            authorizer: Arc::clone(&rbac) as Arc<dyn Authorizer>,
+            authorizer,
             rbac,
-            tokens: tokens.clone(),
+            host: config.host,
+            tokens,
             metrics: Arc::default(),
             version: version(&config.version),
             clock: Timestamp::now,
@@ -146,8 +160,6 @@ impl Server {
         });
         server.bootstrap(config.federation.as_deref()).await?;
         server.spawn_loops(config.federation).await;
-        let authenticator: Arc<dyn Authenticator> =
-            Arc::new(Standalone { tokens, clock: server.clock });
         let mut filters = Filters::new(
             authenticator,
             Arc::clone(&server.authorizer),
@@ -187,16 +199,11 @@ impl Server {
     }
 
     async fn spawn_loops(self: &Arc<Self>, federation: Option<String>) {
-        let (rbac, registry, ending) =
-            (Arc::clone(&self.rbac), Arc::clone(&self.registry), self.token.clone());
-        self.tracker.spawn(async move {
-            tokio::select! {
-                () = ending.cancelled() => {}
-                () = rbac.follow(&registry) => {}
-            }
-        });
-        self.tracker.spawn(namespaces::run(Arc::clone(self)));
-        self.tracker.spawn(garbage::run(Arc::clone(self)));
+        match &self.host {
+            // The host's own controllers empty namespaces and follow owners, here as well.
+            Some(host) => host.follow(&self.registry, &self.token, &self.tracker),
+            None => self.spawn_loops_of_a_cluster(),
+        }
         // The kinds that objects define are served before the first request is.
         if let Some(namespace) = federation {
             let types = FederatedTypes::new(self, namespace);
@@ -208,6 +215,19 @@ impl Server {
             types.reconcile().await;
             self.tracker.spawn(types.run());
         }
+    }
+
+    fn spawn_loops_of_a_cluster(self: &Arc<Self>) {
+        let (rbac, registry, ending) =
+            (Arc::clone(&self.rbac), Arc::clone(&self.registry), self.token.clone());
+        self.tracker.spawn(async move {
+            tokio::select! {
+                () = ending.cancelled() => {}
+                () = rbac.follow(&registry) => {}
+            }
+        });
+        self.tracker.spawn(namespaces::run(Arc::clone(self)));
+        self.tracker.spawn(garbage::run(Arc::clone(self)));
     }
 
     /// Creates what every control plane has and this one lacks.

@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use async_trait::async_trait;
 use futures::future::select_all;
 use kubefed_apimachinery::labels::Selector;
+use kubefed_apimachinery::status::Status;
 use kubefed_storage::cacher::{At, ListQuery, WatchFrom, WatchQuery, Watcher};
 use serde::Deserialize;
 use serde_json::Value;
@@ -269,22 +270,22 @@ async fn stored(resources: &[Arc<Resource>]) -> Option<Vec<Value>> {
 
 #[async_trait]
 impl Authorizer for Rbac {
-    async fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+    async fn authorize(&self, attributes: &Attributes<'_>) -> Result<Decision, Status> {
         let allows = || self.index.load().allows(attributes.user, attributes.request);
         if attributes.is_master() || allows() {
-            return Decision::Allow;
+            return Ok(Decision::Allow);
         }
         if !self.is_ready() {
             let mut made = self.made.subscribe();
             let first = made.wait_for(|made| *made > 0);
             if tokio::time::timeout(FIRST, first).await.is_err() {
-                return Decision::Deny("roles and bindings are not read yet".into());
+                return Ok(Decision::Deny("roles and bindings are not read yet".into()));
             }
             if allows() {
-                return Decision::Allow;
+                return Ok(Decision::Allow);
             }
         }
-        Decision::Deny(String::new())
+        Ok(Decision::Deny(String::new()))
     }
 }
 

@@ -25,7 +25,7 @@ pub(super) async fn apply(
     let (target, asked) = read(headers)?;
     for info in asked {
         let attributes = Attributes::of(user, &info);
-        if let Decision::Deny(reason) = authorizer.authorize(&attributes).await {
+        if let Decision::Deny(reason) = authorizer.authorize(&attributes).await? {
             return Err(attributes.forbidden(&reason));
         }
     }

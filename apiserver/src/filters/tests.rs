@@ -32,12 +32,12 @@ struct Allowing;
 
 #[async_trait]
 impl Authorizer for Allowing {
-    async fn authorize(&self, attributes: &Attributes<'_>) -> Decision {
+    async fn authorize(&self, attributes: &Attributes<'_>) -> Result<Decision, Status> {
         let request = attributes.request;
         if request.verb == "impersonate" || request.resource == "forbidden" {
-            Decision::Deny(String::new())
+            Ok(Decision::Deny(String::new()))
         } else {
-            Decision::Allow
+            Ok(Decision::Allow)
         }
     }
 }

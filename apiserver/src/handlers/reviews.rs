@@ -124,7 +124,7 @@ async fn access(call: &Call<'_>, user: &UserInfo, spec: &Value) -> Result<Value,
             ));
         }
     };
-    Ok(match call.server.authorizer.authorize(&Attributes::of(user, &request)).await {
+    Ok(match call.server.authorizer.authorize(&Attributes::of(user, &request)).await? {
         Decision::Allow => json!({"allowed": true}),
         Decision::Deny(reason) => json!({"allowed": false, "reason": reason}),
     })

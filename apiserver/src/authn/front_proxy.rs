@@ -1,0 +1,144 @@
+//! Whom a host's front proxy names, and when it is believed: only over a connection whose certificate comes from the
+//! front proxy's authority and bears an allowed name (KEP: `kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer`).
+
+use std::collections::BTreeMap;
+
+use http::HeaderMap;
+use kubefed_certs::Authorities;
+use percent_encoding::percent_decode_str;
+
+use crate::listener::PeerCertificate;
+use crate::user::{ANONYMOUS, UserInfo};
+
+/// Whom a server behind a host believes.
+#[derive(Debug, Default)]
+pub struct Trust {
+    clients: Option<Authorities>,
+    front_proxy: Option<FrontProxy>,
+}
+
+#[derive(Debug)]
+struct FrontProxy {
+    authorities: Authorities,
+    /// The common names that its certificate may have; any if there are none.
+    names: Vec<String>,
+    user_headers: Vec<String>,
+    uid_headers: Vec<String>,
+    group_headers: Vec<String>,
+    extra_prefixes: Vec<String>,
+}
+
+/// Who vouches for a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Vouched {
+    client: bool,
+    front_proxy: bool,
+}
+
+impl Trust {
+    /// Reads the data of the ConfigMap `kube-system/extension-apiserver-authentication`.
+    ///
+    /// # Errors
+    /// Says which key can't be read.
+    pub fn parse(data: &BTreeMap<String, String>) -> Result<Self, String> {
+        let authorities = |key: &str| match data.get(key).filter(|pem| !pem.trim().is_empty()) {
+            None => Ok(None),
+            Some(pem) => Authorities::from_pem(pem.as_bytes())
+                .map(Some)
+                .map_err(|error| format!("{key}: {error}")),
+        };
+        // Names of headers are compared as HTTP does it: in lower case.
+        let list = |key: &str| match data.get(key) {
+            None => Ok(Vec::new()),
+            Some(text) => {
+                serde_json::from_str::<Vec<String>>(text).map_err(|error| format!("{key}: {error}"))
+            }
+        };
+        let headers = |key: &str| {
+            let lower = |names: Vec<String>| names.iter().map(|n| n.to_ascii_lowercase()).collect();
+            list(key).map(lower)
+        };
+        let front_proxy = match authorities("requestheader-client-ca-file")? {
+            None => None,
+            Some(authorities) => Some(FrontProxy {
+                authorities,
+                names: list("requestheader-allowed-names")?,
+                user_headers: headers("requestheader-username-headers")?,
+                uid_headers: headers("requestheader-uid-headers")?,
+                group_headers: headers("requestheader-group-headers")?,
+                extra_prefixes: headers("requestheader-extra-headers-prefix")?,
+            }),
+        };
+        Ok(Trust { clients: authorities("client-ca-file")?, front_proxy })
+    }
+
+    /// Who vouches for a chain of certificates at `now`, in seconds since 1970.
+    pub(crate) fn vouched(&self, certificate: &PeerCertificate, now: i64) -> Vouched {
+        let by = |authorities: &Authorities| authorities.vouch_for(&certificate.chain, now);
+        Vouched {
+            client: self.clients.as_ref().is_some_and(by),
+            front_proxy: self.front_proxy.as_ref().is_some_and(|proxy| by(&proxy.authorities)),
+        }
+    }
+
+    /// The user that a request with this certificate comes from; `None` if the certificate speaks for nobody.
+    pub(crate) fn user(
+        self: &std::sync::Arc<Self>,
+        certificate: &PeerCertificate,
+        headers: &HeaderMap,
+        now: i64,
+    ) -> Option<UserInfo> {
+        if certificate.ends < now {
+            return None;
+        }
+        let vouched = certificate.vouched(self, now);
+        let identity = certificate.identity.as_ref()?;
+        let proxied = self
+            .front_proxy
+            .as_ref()
+            .filter(|proxy| vouched.front_proxy && proxy.is_named(&identity.common_name))
+            .and_then(|proxy| proxy.user(headers));
+        proxied.or_else(|| {
+            vouched.client.then(|| {
+                UserInfo::authenticated(
+                    identity.common_name.clone(),
+                    identity.organizations.clone(),
+                )
+            })
+        })
+    }
+}
+
+impl FrontProxy {
+    fn is_named(&self, common_name: &str) -> bool {
+        self.names.is_empty() || self.names.iter().any(|name| name == common_name)
+    }
+
+    fn user(&self, headers: &HeaderMap) -> Option<UserInfo> {
+        let all = |names: &[String]| -> Vec<String> {
+            names.iter().flat_map(|name| headers.get_all(name)).filter_map(text).collect()
+        };
+        let first = |names: &[String]| all(names).into_iter().find(|value| !value.is_empty());
+        let name = first(&self.user_headers)?;
+        let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (header, value) in headers {
+            let key =
+                self.extra_prefixes.iter().find_map(|p| header.as_str().strip_prefix(p.as_str()));
+            if let (Some(key), Some(value)) = (key.filter(|key| !key.is_empty()), text(value)) {
+                let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
+                extra.entry(key).or_default().push(value);
+            }
+        }
+        let (uid, groups) =
+            (first(&self.uid_headers).unwrap_or_default(), all(&self.group_headers));
+        Some(if name == ANONYMOUS {
+            UserInfo { name, uid, groups, extra }
+        } else {
+            UserInfo { uid, extra, ..UserInfo::authenticated(name, groups) }
+        })
+    }
+}
+
+fn text(value: &http::HeaderValue) -> Option<String> {
+    std::str::from_utf8(value.as_bytes()).ok().map(str::to_owned)
+}

@@ -1,0 +1,205 @@
+//! The cluster that this server is an extension of: whom it trusts, what it allows, which namespaces it has.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use arc_swap::ArcSwap;
+use futures::StreamExt as _;
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::api::Api;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::{WatchStreamExt as _, watcher};
+use kubefed_apimachinery::status::Status;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::authn::delegated::{Delegated as Identities, TokenReviews};
+use crate::authn::front_proxy::Trust;
+use crate::authz::delegated::Delegated as Rights;
+use crate::registry::Registry;
+
+mod announcements;
+mod namespaces;
+
+use namespaces::Namespaces;
+pub(crate) use namespaces::Phase;
+
+/// Where a cluster tells its extensions whom to trust.
+const TRUST: (&str, &str) = ("kube-system", "extension-apiserver-authentication");
+/// How often the files of flags are looked at.
+const POLL: Duration = Duration::from_secs(10);
+
+/// How the host is reached, and what flags say of trust in place of its ConfigMap.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    pub kubeconfig: Option<PathBuf>,
+    pub authentication_kubeconfig: Option<PathBuf>,
+    pub authorization_kubeconfig: Option<PathBuf>,
+    /// The ConfigMap is not asked.
+    pub skip_lookup: bool,
+    /// Keys of the ConfigMap with their values.
+    pub trust: BTreeMap<String, String>,
+    /// Keys of the ConfigMap with the files that hold their values.
+    pub trust_files: BTreeMap<String, PathBuf>,
+}
+
+impl Options {
+    /// Whether there is a host.
+    pub fn is_given(&self) -> bool {
+        self.kubeconfig.is_some()
+            || self.authentication_kubeconfig.is_some()
+            || self.authorization_kubeconfig.is_some()
+    }
+
+    /// What the flags say of trust now.
+    fn flags(&self) -> anyhow::Result<BTreeMap<String, String>> {
+        let mut said = self.trust.clone();
+        for (key, file) in &self.trust_files {
+            let text = std::fs::read_to_string(file)
+                .with_context(|| format!("cannot read {} (--{key})", file.display()))?;
+            said.insert(key.clone(), text);
+        }
+        Ok(said)
+    }
+}
+
+/// A host that is reached.
+pub struct Host {
+    options: Options,
+    core: kube::Client,
+    authentication: kube::Client,
+    authorization: kube::Client,
+    trust: Arc<ArcSwap<Trust>>,
+    namespaces: Namespaces,
+}
+
+impl Host {
+    /// Reaches the host, and asks it whom to trust.
+    ///
+    /// # Errors
+    /// If a kubeconfig can't be used, or the host does not say whom to trust.
+    pub async fn connect(options: Options) -> anyhow::Result<Arc<Self>> {
+        let fallback = [
+            &options.kubeconfig,
+            &options.authentication_kubeconfig,
+            &options.authorization_kubeconfig,
+        ];
+        let any = fallback.into_iter().flatten().next().context("a --kubeconfig must be given")?;
+        let core = client(options.kubeconfig.as_ref().unwrap_or(any)).await?;
+        let authentication =
+            client(options.authentication_kubeconfig.as_ref().unwrap_or(any)).await?;
+        let authorization =
+            client(options.authorization_kubeconfig.as_ref().unwrap_or(any)).await?;
+        let host = Host {
+            authentication,
+            authorization,
+            trust: Arc::default(),
+            namespaces: Namespaces::new(core.clone()),
+            core,
+            options,
+        };
+        let mut known = None;
+        let told = match host.options.skip_lookup {
+            true => BTreeMap::new(),
+            false => {
+                let map = host.trust_map().get(TRUST.1).await;
+                let map = map.with_context(|| {
+                    format!("cannot read whom the host trusts, ConfigMap {}/{}", TRUST.0, TRUST.1)
+                })?;
+                map.data.unwrap_or_default()
+            }
+        };
+        host.take_up(&told, &mut known)?;
+        Ok(Arc::new(host))
+    }
+
+    /// Follows the host's trust and namespaces, and tells it what `registry` serves, until `token` is cancelled.
+    pub(crate) fn follow(
+        self: &Arc<Self>,
+        registry: &Arc<Registry>,
+        token: &CancellationToken,
+        tracker: &TaskTracker,
+    ) {
+        let announcing = announcements::follow(self.core.clone(), Arc::clone(registry));
+        tracker.spawn(token.clone().run_until_cancelled_owned(announcing));
+        let host = Arc::clone(self);
+        tracker.spawn(token.clone().run_until_cancelled_owned(async move {
+            host.follow_trust().await;
+        }));
+        let host = Arc::clone(self);
+        tracker.spawn(token.clone().run_until_cancelled_owned(async move {
+            host.namespaces.follow().await;
+        }));
+    }
+
+    pub(crate) fn identities(&self, clock: fn() -> Timestamp) -> anyhow::Result<Identities> {
+        let tokens = TokenReviews::new(self.authentication.clone())?;
+        Ok(Identities { trust: Arc::clone(&self.trust), tokens, clock })
+    }
+
+    pub(crate) fn rights(&self) -> Rights {
+        Rights::new(self.authorization.clone())
+    }
+
+    /// How a namespace is.
+    pub(crate) async fn namespace(&self, name: &str) -> Result<Phase, Status> {
+        self.namespaces.phase(name).await
+    }
+
+    fn trust_map(&self) -> Api<ConfigMap> {
+        Api::namespaced(self.authentication.clone(), TRUST.0)
+    }
+
+    async fn follow_trust(&self) {
+        let mut maps = watcher::watch_object(self.trust_map(), TRUST.1).default_backoff().boxed();
+        let (mut told, mut known) = (None, None);
+        let mut ticks = tokio::time::interval(POLL);
+        loop {
+            tokio::select! {
+                map = maps.next(), if !self.options.skip_lookup => match map {
+                    Some(Ok(Some(map))) => told = map.data,
+                    // Trust is not taken away by an accident: a host without the ConfigMap is broken, not changed.
+                    Some(Ok(None)) => tracing::warn!("the host does not say whom to trust any more"),
+                    Some(Err(error)) => tracing::debug!(%error, "the host's trust is not followed at the moment"),
+                    None => return,
+                },
+                _ = ticks.tick() => {}
+            }
+            if told.is_none() && !self.options.skip_lookup {
+                continue;
+            }
+            if let Err(error) = self.take_up(told.as_ref().unwrap_or(&BTreeMap::new()), &mut known)
+            {
+                tracing::error!("{error:#}; what was trusted before stays so");
+            }
+        }
+    }
+
+    /// Trusts whom the host and the flags say, if that is not what is `known`.
+    fn take_up(
+        &self,
+        told: &BTreeMap<String, String>,
+        known: &mut Option<BTreeMap<String, String>>,
+    ) -> anyhow::Result<()> {
+        let mut said = told.clone();
+        said.extend(self.options.flags()?);
+        if known.as_ref() != Some(&said) {
+            let trust = Trust::parse(&said).map_err(anyhow::Error::msg);
+            self.trust.store(Arc::new(trust.context("cannot tell whom to trust")?));
+            *known = Some(said);
+        }
+        Ok(())
+    }
+}
+
+async fn client(file: &Path) -> anyhow::Result<kube::Client> {
+    let wrong = || format!("cannot use the kubeconfig {}", file.display());
+    let kubeconfig = Kubeconfig::read_from(file).with_context(wrong)?;
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    kube::Client::try_from(config.with_context(wrong)?).with_context(wrong)
+}
