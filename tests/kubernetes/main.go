@@ -7,17 +7,29 @@ import (
 	"io"
 	"os"
 
+	"github.com/spf13/cobra"
 	"go.etcd.io/etcd/server/v3/etcdmain"
+	"k8s.io/component-base/cli"
+	_ "k8s.io/component-base/logs/json/register"
+	_ "k8s.io/component-base/metrics/prometheus/clientgo"
+	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 )
 
 // A program takes over the process; its first argument is its own name.
 var programs = map[string]func(args []string){
-	"etcd": etcdmain.Main,
+	"etcd":                    etcdmain.Main,
+	"kube-apiserver":          command(apiserver.NewAPIServerCommand),
+	"kube-controller-manager": command(controllers.NewControllerManagerCommand),
+}
+
+func command(newCommand func() *cobra.Command) func([]string) {
+	return func([]string) { os.Exit(cli.Run(newCommand())) }
 }
 
 func main() {
 	if len(os.Args) < 2 || programs[os.Args[1]] == nil {
-		fmt.Fprintln(os.Stderr, "usage: kubernetes etcd [FLAG]...")
+		fmt.Fprintln(os.Stderr, "usage: kubernetes etcd|kube-apiserver|kube-controller-manager [FLAG]...")
 		os.Exit(2)
 	}
 	go endWithParent()

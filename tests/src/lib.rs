@@ -1,5 +1,6 @@
 //! Fixtures: whole servers in this process, on free ports of the loopback, with their own certificates.
 
+pub mod control_plane;
 pub mod etcd;
 pub mod front;
 pub mod kubernetes;
@@ -16,7 +17,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use kubefed_apiserver::kinds;
 use kubefed_apiserver::server::{Config, Server, Serving};
-use kubefed_certs::{Authority, ClientTls, ServerFiles};
+use kubefed_certs::{Authority, ClientTls, Clients, ServerFiles};
 use kubefed_controllers::client::{Access, Client};
 use kubefed_controllers::metrics::Metrics;
 use kubefed_storage::embedded;
@@ -110,11 +111,12 @@ impl Parts {
             store: embedded::in_memory(),
             kinds,
             federation,
+            host: None,
             address: SocketAddr::from(([127, 0, 0, 1], 0)),
             tls: ServerFiles {
                 cert: path("tls.crt"),
                 key: path("tls.key"),
-                client_ca: Some(path("ca.crt")),
+                clients: Clients::Verified(path("ca.crt")),
             },
             serving: Serving::default(),
             service_account_key: Some(self.key.clone()),
@@ -145,21 +147,7 @@ impl Cluster {
 
     /// A kubeconfig for a user of these groups, with one context called `context`.
     pub fn kubeconfig(&self, context: &str, user: &str, groups: &[&str]) -> PathBuf {
-        let client = self.authority.issue_client(user, groups).expect("a certificate");
-        let file = |name: String, text: &str| {
-            let path = self.dir.path().join(name);
-            std::fs::write(&path, text).expect("a file");
-            path
-        };
-        let cert = file(format!("{context}-{user}.crt"), &client.cert_pem);
-        let key = file(format!("{context}-{user}.key"), &client.key_pem);
-        let config = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": context,
-            "clusters": [{"name": context, "cluster": {"server": self.url(), "certificate-authority": self.ca_file()}}],
-            "users": [{"name": user, "user": {"client-certificate": cert, "client-key": key}}],
-            "contexts": [{"name": context, "context": {"cluster": context, "user": user, "namespace": NAMESPACE}}],
-        });
-        file(format!("{context}-{user}.kubeconfig"), &config.to_string())
+        write_kubeconfig(self.dir.path(), &self.authority, &self.url(), (context, user, groups))
     }
 
     /// The kubectl on the PATH, as an administrator.
@@ -232,6 +220,31 @@ impl Kubectl {
         );
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
+}
+
+/// Writes a kubeconfig for a user of these groups, with one context, into the directory that holds `ca.crt`.
+fn write_kubeconfig(
+    dir: &Path,
+    authority: &Authority,
+    url: &str,
+    (context, user, groups): (&str, &str, &[&str]),
+) -> PathBuf {
+    let client = authority.issue_client(user, groups).expect("a certificate");
+    let file = |name: String, text: &str| {
+        let path = dir.join(name);
+        std::fs::write(&path, text).expect("a file");
+        path
+    };
+    let cert = file(format!("{context}-{user}.crt"), &client.cert_pem);
+    let key = file(format!("{context}-{user}.key"), &client.key_pem);
+    let ca = dir.join("ca.crt");
+    let config = json!({
+        "apiVersion": "v1", "kind": "Config", "current-context": context,
+        "clusters": [{"name": context, "cluster": {"server": url, "certificate-authority": ca}}],
+        "users": [{"name": user, "user": {"client-certificate": cert, "client-key": key}}],
+        "contexts": [{"name": context, "context": {"cluster": context, "user": user, "namespace": NAMESPACE}}],
+    });
+    file(format!("{context}-{user}.kubeconfig"), &config.to_string())
 }
 
 /// A manifest of the guide, unchanged.
