@@ -1,6 +1,7 @@
 //! A small stand-in for a member cluster: the federation's own API server with Kubernetes' kinds, and controllers that
 //! do what a cluster without trouble would do. No node runs anything; a replica is ready as soon as it is wanted.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 mod accounts;
+mod statuses;
 mod workloads;
 
 /// The version that a local member tells: the one whose kinds it has.
@@ -30,12 +32,8 @@ pub async fn start(
     let ca = std::fs::read(ca_file)?;
     let server = Server::start(config, token).await?;
     let loopback = Loopback::new(&server, MANAGER);
-    for (group, plural) in [
-        ("apps", "deployments"),
-        ("apps", "replicasets"),
-        ("apps", "statefulsets"),
-        ("batch", "jobs"),
-    ] {
+    let kinds: BTreeSet<_> = statuses::ROWS.iter().map(|row| (row.group, row.plural)).collect();
+    for (group, plural) in kinds {
         let loopback = loopback.clone();
         server.tracker.spawn(async move {
             loopback
@@ -56,6 +54,7 @@ pub async fn start(
                 .await;
         });
     }
+    server.tracker.spawn(workloads::follow_nodes(loopback.clone()));
     server.tracker.spawn(accounts::follow_namespaces(loopback.clone()));
     server.tracker.spawn(accounts::follow_secrets(loopback, ca));
     Ok(server)

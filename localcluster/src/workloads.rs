@@ -1,10 +1,13 @@
-//! Deployments, ReplicaSets, StatefulSets and Jobs as they are when nothing goes wrong.
+//! Brings workloads to where they are when nothing goes wrong: [`statuses`](crate::statuses) says where that is.
 
 use kubefed_apimachinery::status::Status;
 use kubefed_apimachinery::{meta, time};
 use kubefed_apiserver::loopback::Loopback;
 use kubefed_apiserver::registry::Part;
 use serde_json::{Value, json};
+
+use crate::statuses::{self, Facts, template_hash};
+use crate::tell;
 
 /// Brings the status of an object, and what a Deployment makes, to what they are to be.
 pub(crate) async fn reconcile(
@@ -16,70 +19,36 @@ pub(crate) async fn reconcile(
     if plural == "deployments" {
         replica_set(loopback, object).await?;
     }
-    let now = time::rfc3339((loopback.server().clock)());
-    let Some(status) = status(object, &now) else { return Ok(()) };
+    let nodes = match plural {
+        // Where no node is known, the cluster is one by itself.
+        "daemonsets" => loopback.list("", "nodes", "").await?.len().max(1),
+        _ => 0,
+    };
+    let facts = Facts {
+        nodes: i64::try_from(nodes).unwrap_or(i64::MAX),
+        now: &time::rfc3339((loopback.server().clock)()),
+    };
+    let Some(status) = statuses::status(object, &facts) else { return Ok(()) };
     loopback
         .update(group, plural, object, Part::Status, |live| live["status"] = status.clone())
         .await
 }
 
-/// The status that an object is to have, or `None` if it has it.
-fn status(object: &Value, now: &str) -> Option<Value> {
-    let generation = meta::generation(object);
-    let replicas = object["spec"]["replicas"].as_i64().unwrap_or(1);
-    let mut status = match object["kind"].as_str()? {
-        "Deployment" => json!({
-            "observedGeneration": generation,
-            "replicas": replicas,
-            "updatedReplicas": replicas,
-            "readyReplicas": replicas,
-            "availableReplicas": replicas,
-            "conditions": [
-                {"type": "Available", "status": "True", "reason": "MinimumReplicasAvailable", "message": "Deployment has minimum availability."},
-                {"type": "Progressing", "status": "True", "reason": "NewReplicaSetAvailable", "message": "The replicas are available."},
-            ],
-        }),
-        "ReplicaSet" => json!({
-            "observedGeneration": generation,
-            "replicas": replicas,
-            "fullyLabeledReplicas": replicas,
-            "readyReplicas": replicas,
-            "availableReplicas": replicas,
-        }),
-        "StatefulSet" => json!({
-            "observedGeneration": generation,
-            "replicas": replicas,
-            "readyReplicas": replicas,
-            "currentReplicas": replicas,
-            "updatedReplicas": replicas,
-            "availableReplicas": replicas,
-        }),
-        "Job" if object["status"]["completionTime"].is_string() => return None,
-        "Job" => json!({
-            "startTime": now,
-            "completionTime": now,
-            "succeeded": object["spec"]["completions"].as_i64().unwrap_or(1),
-            "conditions": [{"type": "Complete", "status": "True", "lastProbeTime": now}],
-        }),
-        _ => return None,
-    };
-    for condition in
-        status.get_mut("conditions").and_then(Value::as_array_mut).into_iter().flatten()
-    {
-        let known = object["status"]["conditions"]
-            .as_array()
-            .into_iter()
-            .flatten()
-            .find(|k| k["type"] == condition["type"]);
-        let since = known
-            .filter(|known| known["status"] == condition["status"])
-            .map(|known| known["lastTransitionTime"].clone());
-        condition["lastTransitionTime"] = since.clone().unwrap_or_else(|| json!(now));
-        if object["kind"] == "Deployment" {
-            condition["lastUpdateTime"] = since.unwrap_or_else(|| json!(now));
-        }
-    }
-    (object["status"] != status).then_some(status)
+/// A node more or less is a pod more or less of every DaemonSet.
+pub(crate) async fn follow_nodes(loopback: Loopback) {
+    loopback
+        .follow("", "nodes", |_, _| async {
+            let (group, plural) = ("apps", "daemonsets");
+            match loopback.list(group, plural, "").await {
+                Ok(sets) => {
+                    for set in sets {
+                        tell(plural, reconcile(&loopback, group, plural, &set).await);
+                    }
+                }
+                Err(status) => tell(plural, Err(status)),
+            }
+        })
+        .await;
 }
 
 /// The ReplicaSet of a Deployment's template, with the Deployment's replicas; earlier ones go.
@@ -127,22 +96,6 @@ fn desired_replica_set(deployment: &Value) -> Value {
     })
 }
 
-/// Ten letters that stand for a template: FNV-1a over its canonical form.
-fn template_hash(template: &Value) -> String {
-    const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
-    let text = template.to_string();
-    let mut hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
-    (0..10)
-        .map(|_| {
-            let letter = ALPHABET[(hash % ALPHABET.len() as u64) as usize];
-            hash /= ALPHABET.len() as u64;
-            letter as char
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,16 +109,6 @@ mod tests {
     }
 
     #[test]
-    fn a_deployment_is_available_as_soon_as_it_is_seen() {
-        let mut object = deployment();
-        let status = status(&object, "2024-01-01T00:00:00Z").unwrap();
-        assert_eq!(status["availableReplicas"], 3);
-        assert_eq!(status["observedGeneration"], 2);
-        object["status"] = status;
-        assert_eq!(super::status(&object, "2025-01-01T00:00:00Z"), None);
-    }
-
-    #[test]
     fn a_new_template_is_a_new_replica_set() {
         let one = desired_replica_set(&deployment());
         let mut changed = deployment();
@@ -176,13 +119,5 @@ mod tests {
             one["spec"]["selector"]["matchLabels"],
             one["spec"]["template"]["metadata"]["labels"]
         );
-    }
-
-    #[test]
-    fn a_job_completes_once() {
-        let mut job = json!({"kind": "Job", "metadata": {}, "spec": {"completions": 2}});
-        job["status"] = status(&job, "2024-01-01T00:00:00Z").unwrap();
-        assert_eq!(job["status"]["succeeded"], 2);
-        assert_eq!(status(&job, "2025-01-01T00:00:00Z"), None);
     }
 }

@@ -19,6 +19,12 @@ pub(super) const REPLICATED: Strategy = Strategy {
     ..Strategy::NONE
 };
 
+pub(super) const STATEFUL_SET: Strategy = Strategy { defaults: default_stateful_set, ..REPLICATED };
+
+pub(super) const DAEMON_SET: Strategy = Strategy { defaults: default_daemon_set, ..REPLICATED };
+
+pub(super) const CRON_JOB: Strategy = Strategy { defaults: default_cron_job, ..Strategy::NONE };
+
 pub(super) const JOB: Strategy = Strategy { defaults: default_job, ..Strategy::NONE };
 
 fn default(object: &mut Value, field: &str, value: Value) {
@@ -44,6 +50,35 @@ fn default_deployment(deployment: &mut Value) {
     }
     default(spec, "revisionHistoryLimit", json!(10));
     default(spec, "progressDeadlineSeconds", json!(600));
+}
+
+fn default_stateful_set(set: &mut Value) {
+    default_replicas(set);
+    let spec = &mut set["spec"];
+    default(spec, "podManagementPolicy", json!("OrderedReady"));
+    let retain = json!({"whenDeleted": "Retain", "whenScaled": "Retain"});
+    default(spec, "persistentVolumeClaimRetentionPolicy", retain);
+    default_rolling_update(spec, json!({"partition": 0}));
+}
+
+fn default_daemon_set(set: &mut Value) {
+    default_rolling_update(&mut set["spec"], json!({"maxSurge": 0, "maxUnavailable": 1}));
+}
+
+fn default_rolling_update(spec: &mut Value, rolling_update: Value) {
+    default(spec, "updateStrategy", json!({"type": "RollingUpdate"}));
+    if spec["updateStrategy"]["type"] == "RollingUpdate" {
+        default(&mut spec["updateStrategy"], "rollingUpdate", rolling_update);
+    }
+    default(spec, "revisionHistoryLimit", json!(10));
+}
+
+fn default_cron_job(job: &mut Value) {
+    let spec = &mut job["spec"];
+    default(spec, "concurrencyPolicy", json!("Allow"));
+    default(spec, "suspend", json!(false));
+    default(spec, "successfulJobsHistoryLimit", json!(3));
+    default(spec, "failedJobsHistoryLimit", json!(1));
 }
 
 fn default_job(job: &mut Value) {
