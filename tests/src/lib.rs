@@ -247,6 +247,15 @@ fn write_kubeconfig(
     file(format!("{context}-{user}.kubeconfig"), &config.to_string())
 }
 
+/// A binary of the workspace. `make test` builds them; cargo puts them beside the tests.
+pub fn binary(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("the test has a path");
+    let dir = test.parent().and_then(Path::parent).expect("target/PROFILE/deps");
+    let binary = dir.join(name);
+    assert!(binary.exists(), "{} is missing: cargo build --workspace --bins", binary.display());
+    binary
+}
+
 /// A manifest of the guide, unchanged.
 pub fn guide(section: &str) -> String {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../api/testdata/guide");

@@ -1,9 +1,13 @@
 //! The federation as an extension of a real Kubernetes, reached through it.
 
+use std::process::Command;
+use std::sync::Arc;
+
 use kubefed_api::federatedtypeconfig;
-use kubefed_tests::control_plane::a_control_plane;
-use kubefed_tests::{NAMESPACE, eventually, guide};
-use serde_json::json;
+use kubefed_tests::control_plane::{ControlPlane, a_control_plane};
+use kubefed_tests::{NAMESPACE, binary, eventually, guide};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 const CORE: &str = "/apis/core.kubefed.io/v1beta1";
 const TYPES: &str = "/apis/types.kubefed.io/v1beta1";
@@ -78,3 +82,119 @@ async fn the_host_serves_our_kinds_as_its_own() {
     let gone = admin.get(&format!("{there}/test-deployment")).await;
     assert!(gone.expect_err("it is gone").is_not_found());
 }
+
+/// `kubefed` with the contexts of all these clusters.
+async fn kubefed(clusters: &[(&str, &ControlPlane)], arguments: &str) {
+    let files = clusters.iter().map(|(name, cluster)| {
+        let file = cluster.kubeconfig(name, &format!("admin-of-{name}"), &["system:masters"]);
+        file.display().to_string()
+    });
+    let mut command = Command::new(binary("kubefed"));
+    command.args(arguments.split(' ')).env("KUBECONFIG", files.collect::<Vec<_>>().join(":"));
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ends");
+    let output = output.expect("kubefed starts");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "kubefed {arguments}: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guides_deployment_reaches_real_members_through_a_real_host() {
+    let (host, one, two) = tokio::join!(a_control_plane(), a_control_plane(), a_control_plane());
+    let (Some(host), Some(one), Some(two)) = (host, one, two) else { return };
+    let members = [("cluster1", &one), ("cluster2", &two)];
+    let clusters = [("host-cluster", &host), members[0], members[1]];
+    let extension = host.extension().await;
+    host.register(&extension).await;
+    let admin = host.admin();
+    let kubectl = host.kubectl("admin", &["system:masters"]);
+    for config in federatedtypeconfig::defaults() {
+        if config["metadata"]["name"] == "namespaces" {
+            let configs = format!("{CORE}/namespaces/{NAMESPACE}/federatedtypeconfigs");
+            admin.create(&configs, &config).await.expect("created");
+        }
+    }
+    let manager = CancellationToken::new();
+    let _ends_with_the_test = manager.clone().drop_guard();
+    let running = tokio::spawn(kubefed_controllers::manager::run(
+        host.client("system:kubefed-controller-manager", &["system:masters"]),
+        NAMESPACE.into(),
+        None,
+        Arc::default(),
+        manager.clone(),
+    ));
+    for (name, _) in members {
+        let line = format!(
+            "join {name} --cluster-context {name} --host-cluster-context host-cluster --v=2"
+        );
+        kubefed(&clusters, &line).await;
+    }
+    for (name, _) in members {
+        let wait = format!("wait kubefedcluster {name} --for=condition=Ready --timeout=60s");
+        kubectl.ok(&wait, "").await;
+    }
+
+    kubectl.ok("create namespace test-namespace", "").await;
+    kubectl.ok("apply -f -", &guide("4.1")).await;
+    for manifest in [FEDERATED_NAMESPACE, &guide("4.2")] {
+        eventually("kubectl finds the kind", async || {
+            kubectl.run("apply -f -", manifest).await.status.success().then_some(())
+        })
+        .await;
+    }
+    let deployment = "/apis/apps/v1/namespaces/test-namespace/deployments/test-deployment";
+    let has = async |cluster: &ControlPlane, replicas: i64| -> Value {
+        eventually(&format!("{replicas} replicas"), async || {
+            let found = cluster.admin().get(deployment).await.ok()?;
+            (found["spec"]["replicas"] == replicas).then_some(found)
+        })
+        .await
+    };
+    has(&one, 2).await;
+    let in_two = has(&two, 3).await;
+    eventually("the member's own controller makes a ReplicaSet", async || {
+        let sets = "/apis/apps/v1/namespaces/test-namespace/replicasets";
+        let list = one.admin().get(sets).await.ok()?;
+        (list["items"][0]["spec"]["replicas"] == 2).then_some(())
+    })
+    .await;
+    let there = "-n test-namespace";
+    let wait = "wait federateddeployment test-deployment --for=condition=Propagation --timeout=30s";
+    kubectl.ok(&format!("{there} {wait}"), "").await;
+
+    // An edit, and what is done in a member by hand.
+    let patch = r#"patch federateddeployment test-deployment --type=merge -p {"spec":{"overrides":[{"clusterName":"cluster1","clusterOverrides":[{"path":"/spec/replicas","value":5}]}]}}"#;
+    kubectl.ok(&format!("{there} {patch}"), "").await;
+    has(&one, 5).await;
+    two.admin().delete(deployment, &json!({})).await.expect("deleted");
+    eventually("it is back", async || {
+        let again = two.admin().get(deployment).await.ok()?;
+        (again["metadata"]["uid"] != in_two["metadata"]["uid"]).then_some(())
+    })
+    .await;
+
+    kubectl
+        .ok(&format!("{there} delete federateddeployment test-deployment --timeout=60s"), "")
+        .await;
+    for (name, cluster) in members {
+        let left = cluster.admin().get(deployment).await;
+        assert!(left.is_err_and(|error| error.is_not_found()), "{name}");
+        kubefed(
+            &clusters,
+            &format!("unjoin {name} --cluster-context {name} --host-cluster-context host-cluster"),
+        )
+        .await;
+    }
+    let known = admin.get(&format!("{CORE}/namespaces/{NAMESPACE}/kubefedclusters")).await;
+    assert_eq!(known.expect("a list")["items"], json!([]));
+    manager.cancel();
+    running.await.expect("it ends").expect("it ends well");
+}
+
+const FEDERATED_NAMESPACE: &str = r#"
+apiVersion: types.kubefed.io/v1beta1
+kind: FederatedNamespace
+metadata: {name: test-namespace, namespace: test-namespace}
+spec:
+  template: {}
+  placement: {clusterSelector: {}}
+"#;

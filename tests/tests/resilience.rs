@@ -1,13 +1,12 @@
 //! What does not answer, and what is killed.
 
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kubefed_controllers::client::Client;
 use kubefed_controllers::options;
-use kubefed_tests::{PATIENCE, a_federation_of, eventually};
+use kubefed_tests::{PATIENCE, a_federation_of, binary, eventually};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -68,15 +67,6 @@ async fn a_member_that_never_answers_delays_no_other() {
             .then_some(())
     })
     .await;
-}
-
-/// A binary of the workspace, built beside this test.
-fn binary(name: &str) -> PathBuf {
-    let here = std::env::current_exe().expect("a test has a path");
-    let binary =
-        here.parent().and_then(|deps| deps.parent()).expect("a target directory").join(name);
-    assert!(binary.exists(), "{} is missing: cargo build --workspace --bins", binary.display());
-    binary
 }
 
 /// A federation of processes that ends with the test.

@@ -1,25 +1,17 @@
 //! A federation whose scope is the namespace of its control plane.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kubefed_tests::{Cluster, Federation, NAMESPACE, a_federation_of, a_member, eventually};
+use kubefed_tests::{
+    Cluster, Federation, NAMESPACE, a_federation_of, a_member, binary, eventually,
+};
 use serde_json::{Value, json};
-
-/// `make test` builds the binaries; cargo builds them beside the tests.
-fn kubefed() -> PathBuf {
-    let tests = std::env::current_exe().expect("the test has a path");
-    let dir = tests.parent().and_then(Path::parent).expect("target/PROFILE/deps");
-    let binary = dir.join("kubefed");
-    assert!(binary.exists(), "{} is missing: cargo build --workspace --bins", binary.display());
-    binary
-}
 
 /// Joins a member as a user does, with the rights that the scope asks for.
 async fn join(federation: &Federation, name: &str, member: &Cluster) {
     let here = federation.api.kubeconfig("federation", "admin", &["system:masters"]);
     let there = member.kubeconfig(name, "member-admin", &["system:masters"]);
-    let mut command = Command::new(kubefed());
+    let mut command = Command::new(binary("kubefed"));
     command.args(["join", name, "--host-cluster-context=federation"]);
     command.env("KUBECONFIG", format!("{}:{}", here.display(), there.display()));
     let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ends");

@@ -5,23 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use kubefed_tests::guide;
+use kubefed_tests::{binary, guide};
 use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 const LOOK: Duration = Duration::from_millis(50);
 
 fn kubefed() -> Command {
-    binary("kubefed")
-}
-
-/// `make test` builds the binaries; cargo builds them beside the tests.
-fn binary(name: &str) -> Command {
-    let tests = std::env::current_exe().expect("the test has a path");
-    let dir = tests.parent().and_then(Path::parent).expect("target/PROFILE/deps");
-    let binary = dir.join(name);
-    assert!(binary.exists(), "{} is missing: cargo build --workspace --bins", binary.display());
-    Command::new(binary)
+    Command::new(binary("kubefed"))
 }
 
 /// An `up` that runs until it is dropped.
@@ -134,7 +125,7 @@ fn a_server_that_cannot_start_ends_while_its_parent_lives() {
     let dir = TempDir::new().expect("a directory");
     let no_directory = dir.path().join("file");
     std::fs::write(&no_directory, "").expect("written");
-    let mut server = binary("kubefed-apiserver")
+    let mut server = Command::new(binary("kubefed-apiserver"))
         .args(["--exit-with-parent", "--storage-backend=embedded"])
         .args(["--tls-cert-file=none", "--tls-private-key-file=none", "--data-dir"])
         .arg(&no_directory)
