@@ -32,6 +32,7 @@ const CONTROLLERS: &[&str] = &[
     "garbage-collector-controller",
     "deployment-controller",
     "replicaset-controller",
+    "statefulset-controller",
     "job-controller",
     "resourcequota-controller",
     "serviceaccount-controller",

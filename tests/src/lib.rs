@@ -4,6 +4,7 @@ pub mod control_plane;
 pub mod etcd;
 pub mod front;
 pub mod kubernetes;
+pub mod manifests;
 pub mod proxy;
 pub mod raw;
 
