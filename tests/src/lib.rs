@@ -7,6 +7,7 @@ pub mod kubernetes;
 pub mod manifests;
 pub mod proxy;
 pub mod raw;
+pub mod widgets;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,110 +1,14 @@
-//! Kinds that CustomResourceDefinitions define: served by a member, and federated.
+//! Objects of kinds that CustomResourceDefinitions define: in a member, and federated.
 
-use std::sync::Arc;
-
-use kubefed_controllers::client::{Client, Error};
-use kubefed_storage::embedded;
 use kubefed_tests::raw::ADMIN;
-use kubefed_tests::{Cluster, NAMESPACE, a_federation_of, a_member, a_member_with, eventually};
+use kubefed_tests::widgets::{CRDS, V1, V1BETA1, define, is_gone, refusal, widget, widgets};
+use kubefed_tests::{
+    Cluster, Kubectl, NAMESPACE, PATIENCE, a_federation_of, a_member, eventually, kubernetes,
+};
 use serde_json::{Value, json};
 
-const CRDS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
-const V1: &str = "/apis/example.com/v1/namespaces/default/widgets";
-const V1BETA1: &str = "/apis/example.com/v1beta1/namespaces/default/widgets";
-
-/// `widgets.example.com` in the versions `v1`, which is stored, and `v1beta1`.
-fn widgets() -> Value {
-    let schema = json!({
-        "type": "object",
-        "description": "Widget is a thing to turn.",
-        "required": ["spec"],
-        "properties": {
-            "spec": {
-                "type": "object",
-                "description": "What is wanted of the widget.",
-                "required": ["size"],
-                "properties": {
-                    "size": {"type": "integer", "minimum": 1, "description": "How large it is."},
-                    "color": {"type": "string", "default": "grey", "pattern": "^[a-z]+$"},
-                    "replicas": {"type": "integer", "default": 1},
-                    "extra": {"type": "object", "x-kubernetes-preserve-unknown-fields": true},
-                    "parts": {
-                        "type": "array",
-                        "x-kubernetes-list-type": "map",
-                        "x-kubernetes-list-map-keys": ["name"],
-                        "items": {"type": "object", "required": ["name"], "properties": {
-                            "name": {"type": "string"}, "weight": {"type": "integer"},
-                        }},
-                    },
-                },
-            },
-            "status": {"type": "object", "properties": {
-                "replicas": {"type": "integer"}, "phase": {"type": "string"}, "selector": {"type": "string"},
-            }},
-        },
-    });
-    let version = |name: &str, storage: bool| {
-        json!({
-            "name": name, "served": true, "storage": storage,
-            "schema": {"openAPIV3Schema": schema},
-            "subresources": {"status": {}, "scale": {
-                "specReplicasPath": ".spec.replicas", "statusReplicasPath": ".status.replicas", "labelSelectorPath": ".status.selector",
-            }},
-            "additionalPrinterColumns": [
-                {"name": "Color", "type": "string", "jsonPath": ".spec.color"},
-                {"name": "Size", "type": "integer", "jsonPath": ".spec.size", "priority": 1},
-            ],
-        })
-    };
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
-        "metadata": {"name": "widgets.example.com"},
-        "spec": {
-            "group": "example.com", "scope": "Namespaced",
-            "names": {"plural": "widgets", "kind": "Widget", "shortNames": ["wd"], "categories": ["all"]},
-            "versions": [version("v1", true), version("v1beta1", false)],
-        },
-    })
-}
-
-fn widget(version: &str, name: &str) -> Value {
-    json!({"apiVersion": format!("example.com/{version}"), "kind": "Widget", "metadata": {"name": name}, "spec": {"size": 3}})
-}
-
-async fn condition(admin: &Client, crd: &str, kind: &str, status: &str) -> Value {
-    eventually(&format!("{kind} of {crd} is {status}"), async || {
-        let crd = admin.get(&format!("{CRDS}/{crd}")).await.ok()?;
-        let conditions = crd["status"]["conditions"].as_array()?.clone();
-        conditions.into_iter().find(|found| found["type"] == kind && found["status"] == status)
-    })
-    .await
-}
-
-async fn define(member: &Cluster, crd: &Value) {
-    let admin = member.admin();
-    admin.create(CRDS, crd).await.expect("a definition");
-    let name = crd["metadata"]["name"].as_str().expect("a name");
-    condition(&admin, name, "Established", "True").await;
-}
-
-fn refusal(outcome: Result<Value, Error>) -> (u16, String) {
-    match outcome {
-        Err(Error::Status(status)) => (status.code, status.message),
-        other => panic!("not refused: {other:?}"),
-    }
-}
-
-async fn is_gone(admin: &Client, path: &str) {
-    eventually(&format!("{path} is gone"), async || {
-        admin.get(path).await.err().filter(Error::is_not_found)
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn kubectl_works_with_a_kind_from_its_definition_to_its_end() {
-    let member = a_member().await;
-    let kubectl = member.kubectl();
+/// A kind from its definition to its end, with one kubectl.
+async fn from_definition_to_end(kubectl: &Kubectl) {
     kubectl.ok("apply --validate=strict -f -", &widgets().to_string()).await;
     kubectl.ok("wait --for=condition=Established crd/widgets.example.com --timeout=30s", "").await;
     let again = kubectl.ok("apply -f -", &widgets().to_string()).await;
@@ -154,6 +58,18 @@ async fn kubectl_works_with_a_kind_from_its_definition_to_its_end() {
     kubectl.ok("delete crd widgets.example.com --timeout=30s", "").await;
     let left = kubectl.ok("api-resources --api-group=example.com --cached=false", "").await;
     assert!(!left.contains("widgets"), "{left}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn old_and_new_kubectl_work_with_a_kind_from_its_definition_to_its_end() {
+    let mut programs = vec!["kubectl".into()];
+    for module in ["kubectl/v1.29", "kubectl/v1.33"] {
+        programs.extend(kubernetes::binary(module).await);
+    }
+    let member = a_member().await;
+    for program in programs {
+        from_definition_to_end(&member.kubectl_at(program)).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,153 +177,7 @@ async fn an_object_is_the_same_in_every_version_and_by_every_way() {
         }
         panic!("the watch ended before the deletion");
     };
-    tokio::time::timeout(kubefed_tests::PATIENCE, gone).await.expect("the deletion is told");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_definition_that_is_wrong_is_refused_field_by_field() {
-    let member = a_member().await;
-    let mut crd = widgets();
-    crd["metadata"]["name"] = json!("widgets");
-    crd["spec"]["versions"][1]["storage"] = json!(true);
-    crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["size"] =
-        json!({});
-    crd["spec"]["versions"][1].as_object_mut().unwrap().remove("schema");
-    let answer = member.raw(ADMIN).await.json("POST", CRDS, &crd).await;
-    let fields: Vec<String> = answer.json()["details"]["causes"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .map(|cause| cause["field"].as_str().unwrap_or("").to_owned())
-        .collect();
-    assert_eq!(
-        fields,
-        [
-            "metadata.name",
-            "spec.versions[0].schema.openAPIV3Schema.properties[spec].properties[size].type",
-            "spec.versions[1].schema.openAPIV3Schema",
-            "spec.versions",
-        ],
-        "{}",
-        answer.json()
-    );
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn names_that_are_taken_are_told_and_not_served_until_they_are_free() {
-    let member = a_member().await;
-    define(&member, &widgets()).await;
-    let admin = member.admin();
-    let mut other = widgets();
-    other["metadata"]["name"] = json!("gadgets.example.com");
-    other["spec"]["names"] = json!({"plural": "gadgets", "kind": "Gadget", "shortNames": ["wd"]});
-    admin.create(CRDS, &other).await.unwrap();
-    let told = condition(&admin, "gadgets.example.com", "NamesAccepted", "False").await;
-    assert_eq!(told["reason"], "ShortNamesConflict");
-    assert_eq!(told["message"], r#""wd" is already in use"#);
-    condition(&admin, "gadgets.example.com", "Established", "False").await;
-    let gadgets = "/apis/example.com/v1/gadgets";
-    assert!(admin.get(gadgets).await.unwrap_err().is_not_found());
-
-    admin.delete(&format!("{CRDS}/widgets.example.com"), &json!({})).await.unwrap();
-    condition(&admin, "gadgets.example.com", "Established", "True").await;
-    admin.get(gadgets).await.unwrap();
-
-    // What the server has of its own is nobody's to define anew, however it is asked for.
-    let mut own = widgets();
-    own["metadata"] = json!({"name": "networkpolicies.networking.k8s.io", "annotations": {"api-approved.kubernetes.io": "no"}});
-    own["spec"]["group"] = json!("networking.k8s.io");
-    own["spec"]["names"] = json!({"plural": "networkpolicies", "kind": "NetworkPolicy"});
-    admin.create(CRDS, &own).await.unwrap();
-    let told =
-        condition(&admin, "networkpolicies.networking.k8s.io", "NamesAccepted", "False").await;
-    assert_eq!(told["reason"], "PluralConflict");
-    let policies = "/apis/networking.k8s.io/v1/namespaces/default/networkpolicies";
-    let policy = json!({"metadata": {"name": "a"}, "spec": {"podSelector": {}}});
-    admin.create(policies, &policy).await.unwrap();
-    admin.delete(&format!("{CRDS}/networkpolicies.networking.k8s.io"), &json!({})).await.unwrap();
-    is_gone(&admin, &format!("{CRDS}/networkpolicies.networking.k8s.io")).await;
-    admin.get(&format!("{policies}/a")).await.unwrap();
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_definition_that_changes_changes_what_is_served() {
-    let member = a_member().await;
-    define(&member, &widgets()).await;
-    let admin = member.admin();
-    admin.create(V1, &widget("v1", "a")).await.unwrap();
-    let path = format!("{CRDS}/widgets.example.com");
-
-    let mut versions = widgets()["spec"]["versions"].clone();
-    versions[0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["weight"] =
-        json!({"type": "number"});
-    versions[0]["selectableFields"] = json!([{"jsonPath": ".spec.color"}]);
-    versions[1]["served"] = json!(false);
-    admin.merge(&path, &json!({"spec": {"versions": versions}})).await.unwrap();
-    is_gone(&admin, V1BETA1).await;
-    let heavy = json!({"spec": {"weight": 1.5, "color": "red"}});
-    let changed = admin.merge(&format!("{V1}/a"), &heavy).await.unwrap();
-    assert_eq!(changed["spec"]["weight"], 1.5);
-    admin.create(V1, &widget("v1", "b")).await.unwrap();
-    let red = admin.get(&format!("{V1}?fieldSelector=spec.color%3Dred")).await.unwrap();
-    assert_eq!(red["items"].as_array().unwrap().len(), 1);
-
-    // Another version is stored from now on; what was stored in the old one is still there.
-    versions[0]["storage"] = json!(false);
-    versions[1]["storage"] = json!(true);
-    versions[1]["served"] = json!(true);
-    let changed = admin.merge(&path, &json!({"spec": {"versions": versions}})).await.unwrap();
-    assert_eq!(changed["status"]["storedVersions"], json!(["v1", "v1beta1"]));
-    eventually("the version is served again", async || admin.get(V1BETA1).await.ok()).await;
-    let found = admin.get(&format!("{V1BETA1}/a")).await.unwrap();
-    assert_eq!(found["apiVersion"], "example.com/v1beta1");
-    let found = admin.get(&format!("{V1}/a")).await.unwrap();
-    assert_eq!(
-        (found["apiVersion"].as_str(), &found["spec"]["size"]),
-        (Some("example.com/v1"), &json!(3))
-    );
-    let only_new = json!([versions[1]]);
-    let (code, message) =
-        refusal(admin.merge(&path, &json!({"spec": {"versions": only_new}})).await);
-    assert!(code == 422 && message.contains("status.storedVersions[0]"), "{message}");
-    let (code, message) = refusal(admin.merge(&path, &json!({"spec": {"scope": "Cluster"}})).await);
-    assert!(code == 422 && message.contains("spec.scope"), "{message}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_definition_goes_after_its_objects_and_what_they_own() {
-    let member = a_member().await;
-    define(&member, &widgets()).await;
-    let admin = member.admin();
-    let mut held = widget("v1", "held");
-    held["metadata"]["finalizers"] = json!(["example.com/hold"]);
-    admin.create(V1, &held).await.unwrap();
-    let owner = admin.create(V1, &widget("v1", "owner")).await.unwrap();
-    let owned = json!({"metadata": {"name": "owned", "ownerReferences": [
-        {"apiVersion": "example.com/v1", "kind": "Widget", "name": "owner", "uid": owner["metadata"]["uid"]},
-    ]}});
-    let configmaps = "/api/v1/namespaces/default/configmaps";
-    admin.create(configmaps, &owned).await.unwrap();
-
-    let path = format!("{CRDS}/widgets.example.com");
-    admin.delete(&path, &json!({})).await.unwrap();
-    condition(&admin, "widgets.example.com", "Terminating", "True").await;
-    is_gone(&admin, &format!("{V1}/owner")).await;
-    let (code, message) = refusal(admin.create(V1, &widget("v1", "late")).await);
-    assert!(code == 405 && message.contains("terminating"), "{message}");
-    let crd = admin.get(&path).await.unwrap();
-    assert_eq!(
-        crd["metadata"]["finalizers"],
-        json!(["customresourcecleanup.apiextensions.k8s.io"])
-    );
-
-    admin.merge(&format!("{V1}/held"), &json!({"metadata": {"finalizers": null}})).await.unwrap();
-    is_gone(&admin, &path).await;
-    is_gone(&admin, V1).await;
-    is_gone(&admin, &format!("{configmaps}/owned")).await;
-
-    define(&member, &widgets()).await;
-    assert_eq!(admin.get(V1).await.unwrap()["items"], json!([]));
+    tokio::time::timeout(PATIENCE, gone).await.expect("the deletion is told");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -421,21 +191,6 @@ async fn a_namespace_takes_custom_resources_with_it() {
     admin.delete("/api/v1/namespaces/ns", &json!({})).await.unwrap();
     is_gone(&admin, "/api/v1/namespaces/ns").await;
     assert!(admin.get(&format!("{there}/a")).await.unwrap_err().is_not_found());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn definitions_are_served_with_the_first_request_after_a_restart() {
-    let store = embedded::in_memory();
-    let first = a_member_with(|config| config.store = Arc::clone(&store)).await;
-    define(&first, &widgets()).await;
-    first.admin().create(V1, &widget("v1", "a")).await.unwrap();
-    first.stop().await;
-    for _ in 0..3 {
-        let again = a_member_with(|config| config.store = Arc::clone(&store)).await;
-        let found = again.admin().get(&format!("{V1}/a")).await.unwrap();
-        assert_eq!(found["spec"]["color"], "grey");
-        again.stop().await;
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
