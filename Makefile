@@ -1,5 +1,7 @@
 # What people and scripts call. Both `demo` and `test` set up what they need.
 
+SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 CARGO ?= cargo
 RUN_DIR ?= .kubefed
 
@@ -19,7 +21,8 @@ check: setup
 	$(CARGO) test --quiet --package kubefed-tests --test crate_arrows
 
 test: build
-	$(CARGO) test --workspace
+	$(CARGO) test --workspace | awk '{ print } /^test result:/ { passed += $$4; failed += $$6 } \
+	  END { print passed " tests passed, " failed " failed" }'
 
 # What the server costs beside its budget, in two minutes.
 bench: setup

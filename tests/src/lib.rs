@@ -7,6 +7,7 @@ pub mod kubernetes;
 pub mod manifests;
 pub mod proxy;
 pub mod raw;
+pub mod up;
 pub mod widgets;
 
 use std::net::SocketAddr;
@@ -178,6 +179,18 @@ impl Kubectl {
     /// Runs kubectl with `arguments`, words separated by spaces, and `input` on its standard input.
     pub async fn run(&self, arguments: &str, input: &str) -> Output {
         use std::io::Write as _;
+        let mut command = self.command(arguments);
+        let input = input.to_owned();
+        tokio::task::spawn_blocking(move || {
+            let mut child = command.spawn().expect("kubectl is on the PATH");
+            child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("kubectl reads");
+            child.wait_with_output().expect("kubectl ends")
+        })
+        .await
+        .expect("the thread ends")
+    }
+
+    fn command(&self, arguments: &str) -> Command {
         let mut command = Command::new(&self.program);
         command
             .arg("--kubeconfig")
@@ -189,14 +202,7 @@ impl Kubectl {
             .stdin(std::process::Stdio::piped())
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::piped());
-        let input = input.to_owned();
-        tokio::task::spawn_blocking(move || {
-            let mut child = command.spawn().expect("kubectl is on the PATH");
-            child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("kubectl reads");
-            child.wait_with_output().expect("kubectl ends")
-        })
-        .await
-        .expect("the thread ends")
+        command
     }
 
     /// The standard output of a run that succeeds.
@@ -210,6 +216,26 @@ impl Kubectl {
             text(&output.stderr)
         );
         text(&output.stdout)
+    }
+
+    /// Runs kubectl until a line of its standard output holds `wanted`.
+    pub async fn until(&self, arguments: &str, wanted: &'static str) {
+        use tokio::io::{AsyncBufReadExt as _, BufReader};
+        let mut child = tokio::process::Command::from(self.command(arguments))
+            .kill_on_drop(true)
+            .spawn()
+            .expect("kubectl is on the PATH");
+        let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+        let seen = async {
+            while let Some(line) = lines.next_line().await.expect("text") {
+                if line.contains(wanted) {
+                    return true;
+                }
+            }
+            false
+        };
+        let seen = tokio::time::timeout(PATIENCE, seen).await.expect("kubectl says it in time");
+        assert!(seen, "kubectl {arguments} ends without {wanted:?}");
     }
 
     /// What a run that fails says.

@@ -1,6 +1,7 @@
 //! The federation endpoint as kubectl sees it.
 
-use kubefed_tests::{Kubectl, a_federation, a_federation_of, guide, kubernetes};
+use kubefed_tests::up::Up;
+use kubefed_tests::{Kubectl, a_federation, guide, kubernetes};
 
 const NAMESPACE: &str =
     r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"test-namespace"}}"#;
@@ -67,7 +68,23 @@ async fn a_day_of_work(kubectl: &Kubectl) {
         .await;
     let replicas = "-n test-namespace get federateddeployment test-deployment -o jsonpath={.spec.template.spec.replicas}";
     assert_eq!(kubectl.ok(replicas, "").await, "5");
-    kubectl.ok("-n test-namespace label federateddeployment test-deployment tier=web", "").await;
+    let watch = "-n test-namespace get federateddeployments -w --output-watch-events -L tier";
+    let label = async {
+        // Once more until the watch has begun.
+        loop {
+            let line =
+                "-n test-namespace label --overwrite federateddeployment test-deployment tier=";
+            kubectl.ok(&format!("{line}db"), "").await;
+            kubectl.ok(&format!("{line}web"), "").await;
+        }
+    };
+    tokio::select! {
+        () = kubectl.until(watch, "MODIFIED") => {}
+        () = label => {}
+    }
+    kubectl
+        .ok("-n test-namespace label --overwrite federateddeployment test-deployment tier=web", "")
+        .await;
     kubectl
         .ok("-n test-namespace annotate federateddeployment test-deployment edited=before", "")
         .await;
@@ -100,12 +117,13 @@ async fn old_and_new_kubectl_do_a_days_work() {
     for module in ["kubectl/v1.29", "kubectl/v1.33"] {
         programs.extend(kubernetes::binary(module).await);
     }
-    let federation = a_federation_of(&["cluster1", "cluster2"]).await;
-    let first = federation.api.kubectl();
+    let dir = tempfile::tempdir().expect("a directory");
+    let federation = Up::start(dir.path());
+    let first = federation.kubectl_at("kubectl".into());
     first.ok("create -f -", NAMESPACE).await;
     first.ok("apply -f -", FEDERATED_NAMESPACE).await;
     for program in programs {
-        a_day_of_work(&federation.api.kubectl_at(program)).await;
+        a_day_of_work(&federation.kubectl_at(program)).await;
     }
 }
 

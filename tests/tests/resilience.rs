@@ -1,11 +1,10 @@
 //! What does not answer, and what is killed.
 
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kubefed_controllers::client::Client;
-use kubefed_controllers::options;
+use kubefed_tests::up::Up;
 use kubefed_tests::{PATIENCE, a_federation_of, binary, eventually};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -69,72 +68,6 @@ async fn a_member_that_never_answers_delays_no_other() {
     .await;
 }
 
-/// A federation of processes that ends with the test.
-struct Up {
-    dir: tempfile::TempDir,
-}
-
-impl Up {
-    async fn start() -> Up {
-        let up = Up { dir: tempfile::tempdir().expect("a directory") };
-        up.run().await;
-        up
-    }
-
-    async fn run(&self) {
-        let mut child = Command::new(binary("kubefed"))
-            .args(["up", "--dir"])
-            .arg(self.dir.path())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("kubefed starts");
-        let out = child.stdout.take().expect("piped");
-        let line = tokio::task::spawn_blocking(move || {
-            let mut line = String::new();
-            std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line).map(|_| line)
-        });
-        let line = line.await.expect("the thread ends").expect("kubefed tells");
-        assert!(line.starts_with("federation ready"), "{line}");
-        // Its end is waited for by `kubefed down`.
-        std::mem::drop(std::thread::spawn(move || child.wait()));
-    }
-
-    /// A client of one of the contexts.
-    fn client(&self, context: &str) -> Client {
-        let file = Kubeconfig::read_from(self.dir.path().join("kubeconfig")).expect("a kubeconfig");
-        let context =
-            KubeConfigOptions { context: Some(context.into()), ..KubeConfigOptions::default() };
-        Client::new(options::access(&file, &context).expect("a context")).expect("a client")
-    }
-
-    fn down(&self) {
-        let down =
-            Command::new(binary("kubefed")).args(["down", "--dir"]).arg(self.dir.path()).status();
-        assert!(down.expect("kubefed runs").success());
-    }
-
-    /// Kills one of the processes the hard way.
-    fn kill(&self, name: &str) {
-        let dir = self.dir.path().display().to_string();
-        for entry in std::fs::read_dir("/proc").expect("processes").flatten() {
-            let Ok(command) = std::fs::read(entry.path().join("cmdline")) else { continue };
-            let command = String::from_utf8_lossy(&command).replace('\0', " ");
-            if command.contains(name) && command.contains(&dir) && !command.contains("kubefed up") {
-                let pid = entry.file_name().to_string_lossy().into_owned();
-                Command::new("kill").args(["-9", &pid]).status().expect("kill runs");
-            }
-        }
-    }
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        let _ended =
-            Command::new(binary("kubefed")).args(["down", "--dir"]).arg(self.dir.path()).status();
-    }
-}
-
 const LOOK: Duration = Duration::from_millis(10);
 const CREATES: usize = 500;
 const WRITERS: usize = 16;
@@ -153,7 +86,8 @@ async fn create_surely(client: Client, path: &str, object: Value) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_acknowledged_object_is_lost_when_processes_are_killed() {
-    let up = Up::start().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut up = Up::start(dir.path());
     let federation = up.client("federation");
     with_namespace(&federation).await;
     let mut writers = JoinSet::new();
@@ -189,8 +123,10 @@ async fn no_acknowledged_object_is_lost_when_processes_are_killed() {
             .await;
         }
         if round == 0 {
-            up.down();
-            up.run().await;
+            let mut down = Command::new(binary("kubefed"));
+            let down = down.args(["down", "--dir"]).arg(dir.path()).status();
+            assert!(down.expect("kubefed runs").success());
+            up = Up::start(dir.path());
         }
     }
 }

@@ -1,10 +1,10 @@
 //! `kubefed up` as a user runs it: the binaries, in a directory of their own.
 
-use std::io::{BufRead as _, BufReader, Write as _};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use kubefed_tests::up::Up;
 use kubefed_tests::{binary, guide};
 use tempfile::TempDir;
 
@@ -15,43 +15,16 @@ fn kubefed() -> Command {
     Command::new(binary("kubefed"))
 }
 
-/// An `up` that runs until it is dropped.
-struct Up {
-    child: Child,
-    kubeconfig: PathBuf,
-}
-
-impl Drop for Up {
-    fn drop(&mut self) {
-        let _ended_already = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-}
-
-impl Up {
-    fn start(dir: &Path) -> Up {
-        let mut child = kubefed()
-            .args(["up", "--dir"])
-            .arg(dir)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("kubefed starts");
-        let mut first = String::new();
-        let mut output = BufReader::new(child.stdout.take().expect("piped"));
-        output.read_line(&mut first).expect("readable");
-        let kubeconfig = first.trim().strip_prefix("federation ready: KUBECONFIG=").map(Into::into);
-        let Some(kubeconfig) = kubeconfig else {
-            let _ended_already = child.kill();
-            panic!("kubefed up says {first:?}")
-        };
-        Up { child, kubeconfig }
-    }
-
+/// What one does with an `up`.
+trait Use {
+    fn kubectl_with(&self, arguments: &str, input: &str) -> Output;
     fn kubectl(&self, arguments: &str) -> Output {
         self.kubectl_with(arguments, "")
     }
+    fn check(&self) -> Output;
+}
 
-    /// The same, with something to read on its standard input.
+impl Use for Up {
     fn kubectl_with(&self, arguments: &str, input: &str) -> Output {
         let mut child = Command::new("kubectl")
             .args(arguments.split(' '))
@@ -69,20 +42,6 @@ impl Up {
 
     fn check(&self) -> Output {
         kubefed().arg("check").env("KUBECONFIG", &self.kubeconfig).output().expect("kubefed starts")
-    }
-
-    /// The process of ours whose command line holds `word`.
-    fn process(&self, word: &str) -> Option<String> {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id())).ok()?;
-        let children = tasks
-            .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok());
-        let pids: Vec<String> = children
-            .flat_map(|text| text.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-            .collect();
-        pids.into_iter().find(|pid| {
-            let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            line.split(|&byte| byte == 0).any(|argument| argument == word.as_bytes())
-        })
     }
 }
 
@@ -161,8 +120,7 @@ fn a_federation_heals_and_keeps_its_data() {
 
     let labeled = up.kubectl("label namespace default kept=yes");
     assert!(labeled.status.success(), "{}", text(&labeled));
-    let member = up.process("--name=cluster1").expect("the member runs");
-    assert!(Command::new("kill").args(["-9", &member]).status().expect("kill").success());
+    up.kill("--name=cluster1");
     succeeds("the member is back", || up.kubectl("--context cluster1 get namespace default"));
     succeeds("check", || up.check());
 
