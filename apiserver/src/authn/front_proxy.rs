@@ -8,7 +8,7 @@ use kubefed_certs::Authorities;
 use percent_encoding::percent_decode_str;
 
 use crate::listener::PeerCertificate;
-use crate::user::{ANONYMOUS, UserInfo};
+use crate::user::{ANONYMOUS, UNAUTHENTICATED, UserInfo};
 
 /// Whom a server behind a host believes.
 #[derive(Debug, Default)]
@@ -115,11 +115,10 @@ impl FrontProxy {
     }
 
     fn user(&self, headers: &HeaderMap) -> Option<UserInfo> {
-        let all = |names: &[String]| -> Vec<String> {
-            names.iter().flat_map(|name| headers.get_all(name)).filter_map(text).collect()
-        };
-        let first = |names: &[String]| all(names).into_iter().find(|value| !value.is_empty());
-        let name = first(&self.user_headers)?;
+        let name = only(headers, &self.user_headers)??;
+        let uid = only(headers, &self.uid_headers)?.unwrap_or_default();
+        let groups = self.group_headers.iter().flat_map(|name| headers.get_all(name));
+        let groups: Vec<String> = groups.filter_map(text).filter(|name| !name.is_empty()).collect();
         let mut extra: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (header, value) in headers {
             let key =
@@ -129,14 +128,31 @@ impl FrontProxy {
                 extra.entry(key).or_default().push(value);
             }
         }
-        let (uid, groups) =
-            (first(&self.uid_headers).unwrap_or_default(), all(&self.group_headers));
-        Some(if name == ANONYMOUS {
+        let is_nobody = name == ANONYMOUS || groups.iter().any(|group| group == UNAUTHENTICATED);
+        Some(if is_nobody {
             UserInfo { name, uid, groups, extra }
         } else {
             UserInfo { uid, extra, ..UserInfo::authenticated(name, groups) }
         })
     }
+}
+
+/// The value of the first of these headers that is there, if any is. `None` if that cannot be told: a front proxy sets
+/// it once, so a second one comes from somebody else, and who is to say which.
+fn only(headers: &HeaderMap, names: &[String]) -> Option<Option<String>> {
+    for name in names {
+        let mut values = headers.get_all(name).iter();
+        match (values.next(), values.next()) {
+            (None, _) => {}
+            (Some(value), None) => match text(value)? {
+                // HTTP/2 takes off no spaces.
+                blank if blank.trim().is_empty() => {}
+                value => return Some(Some(value)),
+            },
+            (Some(_), Some(_)) => return None,
+        }
+    }
+    Some(None)
 }
 
 fn text(value: &http::HeaderValue) -> Option<String> {
