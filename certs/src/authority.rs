@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::str::FromStr as _;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use aws_lc_rs::digest;
 use rustls_pki_types::pem::PemObject as _;
@@ -126,6 +126,18 @@ impl Authority {
         self.issue(subject(user, groups)?, Purpose::Client)
     }
 
+    /// A client certificate that is good between two times.
+    pub fn issue_client_between(
+        &self,
+        user: &str,
+        groups: &[&str],
+        from: SystemTime,
+        until: SystemTime,
+    ) -> Result<KeyPairPem, Error> {
+        let validity = Validity::new(from.try_into()?, until.try_into()?);
+        self.issue_valid(subject(user, groups)?, Purpose::Client, validity)
+    }
+
     fn issue(&self, subject: Name, purpose: Purpose) -> Result<KeyPairPem, Error> {
         self.issue_valid(subject, purpose, Validity::from_now(YEAR)?)
     }
@@ -148,8 +160,8 @@ impl Authority {
     pub(crate) fn issue_server_between(
         &self,
         name: &str,
-        from: std::time::SystemTime,
-        until: std::time::SystemTime,
+        from: SystemTime,
+        until: SystemTime,
     ) -> Result<KeyPairPem, Error> {
         let validity = Validity::new(from.try_into()?, until.try_into()?);
         let names = vec![GeneralName::DnsName(Ia5String::new(name)?)];

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use kubefed_apiserver::host::{self, Host};
 use kubefed_apiserver::server::{Config, Server, Serving};
-use kubefed_certs::{Authority, ClientTls, Clients, ServerFiles};
+use kubefed_certs::{Authority, ClientTls, Clients, KeyPairPem, ServerFiles};
 use kubefed_controllers::client::{Access, Client};
 use kubefed_storage::embedded;
 use serde_json::{Value, json};
@@ -18,6 +18,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::etcd::{Etcd, an_etcd, free_ports};
+use crate::raw::{self, Raw};
 use crate::{Cluster, Kubectl, NAMESPACE, eventually, kubernetes};
 
 /// A port that was free may be taken when the server opens it.
@@ -44,9 +45,12 @@ const CONTROLLERS: &[&str] = &[
 /// A cluster.
 pub struct ControlPlane {
     pub dir: TempDir,
+    /// Of its clients and of its own certificate.
     pub authority: Authority,
-    front_proxy: Authority,
-    port: u16,
+    pub front_proxy: Authority,
+    address: SocketAddr,
+    program: PathBuf,
+    flags: Vec<String>,
     apiserver: Child,
     controllers: Option<Child>,
     _etcd: Etcd,
@@ -95,11 +99,11 @@ impl ControlPlane {
             file(&format!("{name}.key"), &pair.key_pem);
         }
         let path = |name: &str| dir.path().join(name).display().to_string();
-        let port = free_ports(1)[0];
-        let flags = [
+        let address = SocketAddr::from(([127, 0, 0, 1], free_ports(1)[0]));
+        let flags = vec![
             format!("--etcd-servers={}", etcd.options().endpoints.join(",")),
             "--bind-address=127.0.0.1".into(),
-            format!("--secure-port={port}"),
+            format!("--secure-port={}", address.port()),
             format!("--tls-cert-file={}", path("server.crt")),
             format!("--tls-private-key-file={}", path("server.key")),
             format!("--client-ca-file={}", path("ca.crt")),
@@ -127,7 +131,9 @@ impl ControlPlane {
             dir,
             authority,
             front_proxy,
-            port,
+            address,
+            program: binary.to_owned(),
+            flags,
             apiserver,
             controllers: None,
             _etcd: etcd,
@@ -191,7 +197,25 @@ impl ControlPlane {
     }
 
     pub fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.port)
+        format!("https://{}", self.address)
+    }
+
+    /// Ends kube-apiserver without a word.
+    pub fn fall(&mut self) {
+        self.apiserver.kill().expect("it runs");
+        self.apiserver.wait().expect("it has ended");
+    }
+
+    /// Starts kube-apiserver again, and waits until it is ready.
+    pub async fn come_back(&mut self) {
+        self.apiserver = run(&self.program, "kube-apiserver", &self.flags, self.dir.path());
+        assert!(self.is_ready().await, "kube-apiserver: {}", self.log("kube-apiserver"));
+    }
+
+    /// A connection that shows this certificate.
+    pub async fn raw(&self, shown: &KeyPairPem, protocol: &str) -> Raw {
+        let ca_pem = self.authority.cert_pem().expect("PEM").into_bytes();
+        Raw::over(raw::stream(self.address, ca_pem, Some(shown), protocol).await).await
     }
 
     /// A client with a certificate of this user and groups.
@@ -238,6 +262,11 @@ impl ControlPlane {
     /// What an extension of this cluster is made of: its server listens on a free port, and is known by the name of a
     /// Service in the control plane's namespace.
     pub async fn extension(&self) -> Cluster {
+        self.extension_with(|_| {}).await
+    }
+
+    /// The same, with a configuration that `change` has changed.
+    pub async fn extension_with(&self, change: impl FnOnce(&mut Config)) -> Cluster {
         let admin = self.admin();
         for object in rights_of_an_extension() {
             let path = collection(&object);
@@ -265,7 +294,7 @@ impl ControlPlane {
             ..host::Options::default()
         };
         let token = CancellationToken::new();
-        let config = Config {
+        let mut config = Config {
             store: embedded::in_memory(),
             kinds: kubefed_api::kinds(),
             federation: Some(NAMESPACE.into()),
@@ -277,6 +306,7 @@ impl ControlPlane {
             audit: None,
             version: "v1.37.0".into(),
         };
+        change(&mut config);
         let server = Server::start(config, token.clone()).await.expect("the server starts");
         Cluster { server: Arc::clone(&server), dir, authority, token }
     }
@@ -312,16 +342,11 @@ impl ControlPlane {
             .await;
         }
     }
-
-    /// A certificate of the front proxy's authority.
-    pub fn front_proxy_certificate(&self, common_name: &str) -> (Vec<u8>, Vec<u8>) {
-        let pair = self.front_proxy.issue_client(common_name, &[]).expect("a certificate");
-        (pair.cert_pem.into_bytes(), pair.key_pem.into_bytes())
-    }
 }
 
 const SERVICE: &str = "kubefed-apiserver";
-const EXTENSION: &str = "kubefed-apiserver";
+/// The user that an extension is to its host.
+pub const EXTENSION: &str = "kubefed-apiserver";
 
 /// The namespace of the control plane, and what an extension may do in its host.
 fn rights_of_an_extension() -> Vec<Value> {

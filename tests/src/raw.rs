@@ -1,5 +1,6 @@
 //! Requests as somebody sends them who does not mean well: any header, any path, nothing put right on the way.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use http::{HeaderMap, Method, Request};
 use http_body_util::{BodyExt as _, Full};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kubefed_certs::{ClientTls, client_config};
+use kubefed_certs::{ClientTls, KeyPairPem, client_config};
 use rustls_pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -22,6 +23,9 @@ pub type Shown<'a> = Option<(&'a str, &'a [&'a str])>;
 
 /// An administrator.
 pub const ADMIN: Shown<'static> = Some(("admin", &["system:masters"]));
+
+pub const HTTP1: &str = "http/1.1";
+pub const HTTP2: &str = "h2";
 
 /// One connection.
 pub enum Raw {
@@ -44,40 +48,69 @@ impl Answer {
     }
 }
 
+/// The bytes of a connection over TLS that speaks `protocol` (`h2`, `http/1.1`), to a server of the loopback that the
+/// authority `ca_pem` vouches for.
+pub async fn stream(
+    address: SocketAddr,
+    ca_pem: Vec<u8>,
+    shown: Option<&KeyPairPem>,
+    protocol: &str,
+) -> TlsStream<TcpStream> {
+    let identity = shown.map(|p| (p.cert_pem.clone().into_bytes(), p.key_pem.clone().into_bytes()));
+    let tls = ClientTls { ca_pem, identity, alpn: vec![protocol.as_bytes().to_vec()] };
+    let connector = TlsConnector::from(Arc::new(client_config(&tls).expect("certificates")));
+    let stream = TcpStream::connect(address).await.expect("the server listens");
+    let name = ServerName::try_from("localhost").expect("a name");
+    connector.connect(name, stream).await.expect("a handshake")
+}
+
 impl Cluster {
-    /// The bytes of a connection over TLS that speaks `protocol` (`h2`, `http/1.1`).
+    /// The bytes of a connection over TLS that speaks `protocol`.
     pub async fn stream(&self, shown: Shown<'_>, protocol: &str) -> TlsStream<TcpStream> {
-        let identity = shown.map(|(user, groups)| {
-            let pair = self.authority.issue_client(user, groups).expect("a certificate");
-            (pair.cert_pem.into_bytes(), pair.key_pem.into_bytes())
+        let pair = shown.map(|(user, groups)| {
+            self.authority.issue_client(user, groups).expect("a certificate")
         });
+        self.stream_of(pair.as_ref(), protocol).await
+    }
+
+    /// The same, with a certificate of any authority.
+    pub async fn stream_of(
+        &self,
+        shown: Option<&KeyPairPem>,
+        protocol: &str,
+    ) -> TlsStream<TcpStream> {
         let ca_pem = std::fs::read(self.ca_file()).expect("the CA");
-        let tls = ClientTls { ca_pem, identity, alpn: vec![protocol.as_bytes().to_vec()] };
-        let connector = TlsConnector::from(Arc::new(client_config(&tls).expect("certificates")));
-        let stream = TcpStream::connect(self.server.address).await.expect("the server listens");
-        let name = ServerName::try_from("localhost").expect("a name");
-        connector.connect(name, stream).await.expect("a handshake")
+        stream(self.server.address, ca_pem, shown, protocol).await
     }
 
     /// A connection by HTTP/1.1.
     pub async fn raw(&self, shown: Shown<'_>) -> Raw {
-        let io = TokioIo::new(self.stream(shown, "http/1.1").await);
-        let (sender, connection) = http1::handshake(io).await.expect("a connection");
-        tokio::spawn(connection);
-        Raw::Http1(sender)
+        Raw::over(self.stream(shown, HTTP1).await).await
     }
 
     /// A connection by HTTP/2.
     pub async fn raw_h2(&self, shown: Shown<'_>) -> Raw {
-        let io = TokioIo::new(self.stream(shown, "h2").await);
-        let (sender, connection) =
-            http2::handshake(TokioExecutor::new(), io).await.expect("a connection");
-        tokio::spawn(connection);
-        Raw::Http2(sender)
+        Raw::over(self.stream(shown, HTTP2).await).await
     }
 }
 
 impl Raw {
+    /// A connection that speaks what the handshake agreed on.
+    pub async fn over(stream: TlsStream<TcpStream>) -> Self {
+        let is_h2 = stream.get_ref().1.alpn_protocol() == Some(HTTP2.as_bytes());
+        let io = TokioIo::new(stream);
+        if is_h2 {
+            let (sender, connection) =
+                http2::handshake(TokioExecutor::new(), io).await.expect("a connection");
+            tokio::spawn(connection);
+            Raw::Http2(sender)
+        } else {
+            let (sender, connection) = http1::handshake(io).await.expect("a connection");
+            tokio::spawn(connection);
+            Raw::Http1(sender)
+        }
+    }
+
     /// Sends a request as it is and reads the whole answer.
     pub async fn send(
         &mut self,
