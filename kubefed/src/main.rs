@@ -6,6 +6,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory as _, Parser, Subcommand};
 
 mod check;
+mod deinit;
+mod init;
 mod join;
 mod rest;
 mod up;
@@ -27,6 +29,10 @@ enum Command {
     Up(up::Options),
     /// End the federation that runs in a directory
     Down(up::DownOptions),
+    /// Install a federation in a host cluster
+    Init(init::Options),
+    /// Take a federation out of its host cluster, with all that it has stored
+    Deinit(deinit::Options),
     /// Join a cluster to the federation
     Join(join::JoinOptions),
     /// Take a cluster out of the federation
@@ -60,6 +66,8 @@ async fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Up(options) => up::up(options).await,
         Command::Down(options) => up::down(&options).await,
+        Command::Init(options) => init::init(&options).await,
+        Command::Deinit(options) => deinit::deinit(&options).await,
         Command::Join(options) => join::join(&options).await,
         Command::Unjoin(options) => join::unjoin(&options).await,
         Command::Check(options) => check::check(&options).await,

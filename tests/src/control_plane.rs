@@ -38,6 +38,7 @@ const CONTROLLERS: &[&str] = &[
     "resourcequota-controller",
     "serviceaccount-controller",
     "serviceaccount-token-controller",
+    "persistentvolumeclaim-protection-controller",
     "root-ca-certificate-publisher-controller",
     "clusterrole-aggregation-controller",
 ];

@@ -1,6 +1,6 @@
 //! What is in `manifests/`, as kubectl renders it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -33,13 +33,4 @@ pub fn documents(text: &str) -> Vec<Value> {
         decoded.value
     };
     text.split("\n---\n").map(read).filter(|document| !document.is_null()).collect()
-}
-
-/// A binary of ours. `make test` builds them; cargo builds them beside the tests.
-pub fn binary(name: &str) -> PathBuf {
-    let tests = std::env::current_exe().expect("the test has a path");
-    let dir = tests.parent().and_then(Path::parent).expect("target/PROFILE/deps");
-    let binary = dir.join(name);
-    assert!(binary.exists(), "{} is missing: cargo build --workspace --bins", binary.display());
-    binary
 }

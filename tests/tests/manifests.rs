@@ -6,8 +6,8 @@ use std::process::Command;
 
 use kubefed_api::federatedtypeconfig;
 use kubefed_tests::control_plane::a_control_plane;
-use kubefed_tests::manifests::{OVERLAYS, binary, kustomize, overlay};
-use kubefed_tests::{NAMESPACE, eventually, kubernetes};
+use kubefed_tests::manifests::{OVERLAYS, kustomize, overlay};
+use kubefed_tests::{NAMESPACE, binary, eventually, kubernetes};
 use serde_json::{Value, json};
 
 fn items<'a>(value: &'a Value, what: &str) -> &'a [Value] {

@@ -1,0 +1,167 @@
+//! `init`: installs a federation in a host cluster. A second run changes only what is not as it is to be.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use clap::Args;
+use kubefed_api::{SYSTEM_NAMESPACE, federatedtypeconfig};
+use kubefed_apimachinery::{duration, names};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::rest::{self, Cluster};
+use crate::say;
+
+mod certificates;
+pub(crate) mod manifests;
+
+use manifests::Overlay;
+
+const LOOK: Duration = Duration::from_millis(200);
+
+/// Flags that init and deinit share.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct HostOptions {
+    /// The kubeconfig
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// The context of the host cluster; the current one if left out
+    #[arg(long)]
+    host_cluster_context: Option<String>,
+    /// The namespace of the control plane
+    #[arg(long, default_value = SYSTEM_NAMESPACE)]
+    pub(crate) kubefed_namespace: String,
+    /// How long to wait, such as 90s or 5m
+    #[arg(long, default_value = "5m", value_parser = duration::parse)]
+    pub(crate) timeout: Duration,
+}
+
+/// Flags of `init`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct Options {
+    #[command(flatten)]
+    host: HostOptions,
+    /// How the control plane runs
+    #[arg(long, value_enum, default_value = "production")]
+    overlay: Overlay,
+    /// The image that the Containerfile makes, where the nodes find it
+    #[arg(long)]
+    image: Option<String>,
+    /// Print what would be applied, with the keys of new certificates, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+}
+
+impl HostOptions {
+    pub(crate) async fn connect(&self) -> anyhow::Result<Cluster> {
+        if let Some(why) = names::dns1123_label(&self.kubefed_namespace).first() {
+            bail!("{:?} is no namespace (--kubefed-namespace): {why}", self.kubefed_namespace);
+        }
+        let config = rest::kubeconfig(self.kubeconfig.as_deref())?;
+        let context = self.host_cluster_context.clone().or_else(|| config.current_context.clone());
+        let context = context
+            .context("the kubeconfig has no current context: give --host-cluster-context")?;
+        Cluster::connect(&config, &context).await
+    }
+}
+
+/// Installs a federation.
+pub(crate) async fn init(options: &Options) -> anyhow::Result<()> {
+    let namespace = &options.host.kubefed_namespace;
+    let host = options.host.connect().await?;
+    let objects = objects(&host, options).await.context("the host cluster")?;
+    if options.dry_run {
+        for object in &objects {
+            say(&format!("---\n{}", serde_saphyr::to_string(object)?.trim_end()));
+        }
+        return Ok(());
+    }
+    for object in &objects {
+        tracing::info!("Applying {}", manifests::title(object));
+        let applied = host.apply(&manifests::path(object), object).await;
+        applied.with_context(|| manifests::title(object))?;
+    }
+    say(&format!("applied {} objects; waiting for the federation", objects.len()));
+    let deadline = Instant::now() + options.host.timeout;
+    let services = objects.iter().filter(|object| object["kind"] == "APIService");
+    for service in services {
+        until(deadline, options, async || unavailable(&host, service).await).await?;
+    }
+    for config in federatedtypeconfig::defaults() {
+        until(deadline, options, async || uncreated(&host, namespace, &config).await).await?;
+    }
+    say(&format!("the federation in {namespace} is ready: kubefed join adds clusters to it"));
+    Ok(())
+}
+
+/// All that is to be applied, in order.
+async fn objects(host: &Cluster, options: &Options) -> anyhow::Result<Vec<Value>> {
+    let namespace = &options.host.kubefed_namespace;
+    let mut known = certificates::Known::new();
+    for name in certificates::NAMES {
+        let secret = host.find(&format!("/api/v1/namespaces/{namespace}/secrets/{name}")).await?;
+        if let Some(secret) = secret {
+            known.insert(name, certificates::data(&secret));
+        }
+    }
+    let now = u64::try_from(jiff::Timestamp::now().as_second())?;
+    let made = certificates::complete(namespace, options.overlay.has_etcd(), &known, now)?;
+    let mut objects = manifests::render(options.overlay, namespace, options.image.as_deref())?;
+    let bundle = BASE64_STANDARD.encode(&made.ca);
+    for object in objects.iter_mut().filter(|object| object["kind"] == "APIService") {
+        object["spec"]["caBundle"] = json!(bundle);
+    }
+    // Behind the namespace, before the pods that want them.
+    objects.splice(1..1, made.secrets);
+    Ok(objects)
+}
+
+/// Waits until nothing is missing.
+async fn until(
+    deadline: Instant,
+    options: &Options,
+    mut missing: impl AsyncFnMut() -> Option<String>,
+) -> anyhow::Result<()> {
+    while let Some(what) = missing().await {
+        if Instant::now() >= deadline {
+            bail!(
+                "after {:?} (--timeout) {what}. All is applied and stays so: see kubectl --namespace {} get pods, then run kubefed init again",
+                options.host.timeout,
+                options.host.kubefed_namespace,
+            );
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+    Ok(())
+}
+
+/// Why the host does not lead a group to us, if it doesn't.
+async fn unavailable(host: &Cluster, service: &Value) -> Option<String> {
+    let title = manifests::title(service);
+    let found = match host.get(&manifests::path(service)).await {
+        Ok(found) => found,
+        Err(error) => return Some(format!("{title} cannot be read: {error}")),
+    };
+    let conditions = found["status"]["conditions"].as_array().into_iter().flatten();
+    let condition = conditions.into_iter().find(|condition| condition["type"] == "Available");
+    let Some(condition) = condition else {
+        return Some(format!("the host has not looked at {title} yet"));
+    };
+    let text = |field: &str| condition[field].as_str().unwrap_or("").to_owned();
+    (condition["status"] != "True")
+        .then(|| format!("{title} is not Available: {}: {}", text("reason"), text("message")))
+}
+
+/// Why a FederatedTypeConfig is not there, after an attempt to create it; one that is there stays as it is.
+async fn uncreated(host: &Cluster, namespace: &str, config: &Value) -> Option<String> {
+    let path = format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/federatedtypeconfigs");
+    match host.create(&path, config).await {
+        Err(error) if error.code != 409 => {
+            Some(format!("{} cannot be created: {error}", manifests::title(config)))
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,324 @@
+//! `kubefed init` and `deinit` with a real host. No node runs pods there: the servers are processes of the test, with the
+//! certificates and the rights that their pods would have.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use kubefed_tests::control_plane::{ControlPlane, a_control_plane};
+use kubefed_tests::manifests::{documents, overlay};
+use kubefed_tests::{NAMESPACE, a_member, binary, eventually};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+const SECRETS: &[&str] = &[
+    "kubefed-ca",
+    "kubefed-apiserver-tls",
+    "kubefed-etcd-ca",
+    "kubefed-etcd-tls",
+    "kubefed-etcd-client",
+];
+const TYPES: &str = "/apis/types.kubefed.io/v1beta1";
+
+async fn kubefed(kubeconfigs: &[PathBuf], arguments: &str) -> Output {
+    let files: Vec<String> = kubeconfigs.iter().map(|file| file.display().to_string()).collect();
+    let mut command = Command::new(binary("kubefed"));
+    command.args(arguments.split(' ')).env("KUBECONFIG", files.join(":"));
+    let output = tokio::task::spawn_blocking(move || command.output()).await.expect("it ends");
+    output.expect("kubefed starts")
+}
+
+fn stdout(output: &Output) -> String {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn stderr(output: &Output) -> String {
+    assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn kubeconfig(host: &ControlPlane) -> PathBuf {
+    host.kubeconfig("host-cluster", "admin", &["system:masters"])
+}
+
+/// Where an object is.
+fn path(object: &Value) -> String {
+    let api_version = object["apiVersion"].as_str().expect("a version");
+    let root = if api_version.contains('/') { "apis" } else { "api" };
+    let kind = object["kind"].as_str().expect("a kind");
+    let plural = kubefed_api::federatedtypeconfig::plural_name(kind);
+    let name = object["metadata"]["name"].as_str().expect("a name");
+    match object["metadata"]["namespace"].as_str() {
+        None => format!("/{root}/{api_version}/{plural}/{name}"),
+        Some(namespace) => format!("/{root}/{api_version}/namespaces/{namespace}/{plural}/{name}"),
+    }
+}
+
+fn secret(name: &str) -> String {
+    format!("/api/v1/namespaces/{NAMESPACE}/secrets/{name}")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn init_applies_the_manifests_and_a_second_run_changes_nothing() {
+    let Some(host) = a_control_plane().await else { return };
+    let admin = host.admin();
+    let files = [kubeconfig(&host)];
+    let init = "init --host-cluster-context host-cluster";
+
+    // What it would do in an empty host: new certificates, and what kubectl makes of the manifests.
+    let dry = documents(
+        stdout(&kubefed(&files, &format!("{init} --dry-run")).await).trim_start_matches("---\n"),
+    );
+    let secrets: Vec<&Value> = dry.iter().filter(|object| object["kind"] == "Secret").collect();
+    assert_eq!(secrets.len(), SECRETS.len());
+    assert!(
+        admin.get(&format!("/api/v1/namespaces/{NAMESPACE}")).await.is_err(),
+        "nothing was done"
+    );
+
+    // No pod runs here, so that it waits in vain, and says for what.
+    let said = stderr(&kubefed(&files, &format!("{init} --timeout 3s")).await);
+    assert!(
+        said.contains("APIService v1beta1.core.kubefed.io") && said.contains("--timeout"),
+        "{said}"
+    );
+
+    let served = admin.get(&secret("kubefed-apiserver-tls")).await.expect("the certificate");
+    let mut wanted = overlay("production");
+    for object in wanted.iter_mut().filter(|object| object["kind"] == "APIService") {
+        object["spec"]["caBundle"] = served["data"]["ca.crt"].clone();
+        let found = admin.get(&path(object)).await.expect("the APIService");
+        assert_eq!(found["spec"]["caBundle"], served["data"]["ca.crt"]);
+    }
+
+    // The certificates are good, so that a second run would make none.
+    let output = kubefed(&files, &format!("{init} --dry-run")).await;
+    let text = stdout(&output);
+    let mut again = documents(text.trim_start_matches("---\n"));
+    let by_path = |objects: &mut Vec<Value>| objects.sort_by_key(path);
+    by_path(&mut wanted);
+    by_path(&mut again);
+    assert_eq!(again, wanted);
+    let kubectl = host.kubectl("admin", &["system:masters"]);
+    kubectl
+        .ok("apply --server-side --force-conflicts --dry-run=server --validate=strict -f -", &text)
+        .await;
+
+    // The host's controllers come to rest at some time.
+    let mut paths: Vec<String> = wanted.iter().map(path).collect();
+    paths.extend(SECRETS.iter().map(|name| secret(name)));
+    let versions = async || {
+        let mut versions = Vec::new();
+        for path in &paths {
+            let found = admin.get(path).await.unwrap_or_else(|error| panic!("{path}: {error}"));
+            versions.push((path.clone(), found["metadata"]["resourceVersion"].to_string()));
+        }
+        versions
+    };
+    eventually("a run changes no object", async || {
+        let before = versions().await;
+        stderr(&kubefed(&files, &format!("{init} --timeout 0s")).await);
+        (before == versions().await).then_some(())
+    })
+    .await;
+
+    let deinit = "deinit --host-cluster-context host-cluster";
+    let would = stdout(&kubefed(&files, &format!("{deinit} --dry-run")).await);
+    assert!(would.contains("Deployment kubefed-apiserver\n"), "{would}");
+    stdout(&kubefed(&files, &format!("{deinit} --timeout 60s")).await);
+    for path in &paths {
+        let found = admin.get(path).await;
+        assert!(found.is_err_and(|error| error.is_not_found()), "{path}");
+    }
+    assert_eq!(stdout(&kubefed(&files, deinit).await), "", "nothing is left to do");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_not_ours_survives_deinit() {
+    let Some(host) = a_control_plane().await else { return };
+    let kubectl = host.kubectl("admin", &["system:masters"]);
+    kubectl.ok(&format!("create namespace {NAMESPACE}"), "").await;
+    kubectl.ok("create clusterrole kubefed-apiserver --verb=get --resource=pods", "").await;
+    let said = stdout(&kubefed(&[kubeconfig(&host)], "deinit").await);
+    assert!(said.contains(&format!("Namespace {NAMESPACE} stays")), "{said}");
+    kubectl.ok("get clusterrole kubefed-apiserver", "").await;
+}
+
+/// A process that ends with the test.
+struct Process(Child);
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ended_already = self.0.kill();
+        let _reaped = self.0.wait();
+    }
+}
+
+fn start(name: &str, dir: &Path, flags: &[String]) -> Process {
+    let log = std::fs::File::create(dir.join(format!("{name}.log"))).expect("a log");
+    let mut command = Command::new(binary(name));
+    command.args(flags).stdin(Stdio::null());
+    command.stdout(log.try_clone().expect("a log")).stderr(log);
+    Process(command.spawn().expect("it starts"))
+}
+
+/// A kubeconfig such as pods have it, of a service account that `init` has made.
+async fn of_service_account(host: &ControlPlane, name: &str, dir: &Path) -> PathBuf {
+    let request =
+        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+    let accounts = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
+    let answer = host.admin().create(&format!("{accounts}/{name}/token"), &request).await;
+    let answer = answer.expect("a token");
+    let token = dir.join(format!("{name}.token"));
+    std::fs::write(&token, answer["status"]["token"].as_str().expect("a token")).expect("a file");
+    let objects = overlay("production");
+    let map = objects.iter().find(|object| object["kind"] == "ConfigMap").expect("a ConfigMap");
+    let text = map["data"]["kubeconfig"].as_str().expect("a kubeconfig");
+    let service_account = "/var/run/secrets/kubernetes.io/serviceaccount";
+    let text = text
+        .replace("https://kubernetes.default.svc", &host.url())
+        .replace(
+            &format!("{service_account}/ca.crt"),
+            &host.dir.path().join("ca.crt").display().to_string(),
+        )
+        .replace(&format!("{service_account}/token"), &token.display().to_string());
+    let file = dir.join(format!("{name}.kubeconfig"));
+    std::fs::write(&file, text).expect("a file");
+    file
+}
+
+/// The API server with what its pod would have, and the host's Service led to it.
+async fn serve(host: &ControlPlane, dir: &Path) -> Process {
+    let admin = host.admin();
+    let services: Vec<Value> = overlay("single-node")
+        .into_iter()
+        .filter(|object| object["kind"] == "APIService")
+        .collect();
+    for service in &services {
+        eventually("all is applied", async || admin.get(&path(service)).await.ok()).await;
+    }
+    let certificate = admin.get(&secret("kubefed-apiserver-tls")).await.expect("the certificate");
+    for key in ["tls.crt", "tls.key"] {
+        let bytes = BASE64_STANDARD.decode(certificate["data"][key].as_str().expect("data"));
+        std::fs::write(dir.join(key), bytes.expect("base64")).expect("a file");
+    }
+    let kubeconfig = of_service_account(host, "kubefed-apiserver", dir).await;
+    let endpoint = dir.join("endpoint");
+    let server = start(
+        "kubefed-apiserver",
+        dir,
+        &[
+            "--secure-port=0".to_owned(),
+            format!("--endpoint-file={}", endpoint.display()),
+            format!("--tls-cert-file={}", dir.join("tls.crt").display()),
+            format!("--tls-private-key-file={}", dir.join("tls.key").display()),
+            format!("--kubeconfig={}", kubeconfig.display()),
+            "--storage-backend=embedded".to_owned(),
+            format!("--data-dir={}", dir.join("data").display()),
+        ],
+    );
+    let address = eventually("the API server listens", async || {
+        std::fs::read_to_string(&endpoint).ok().filter(|address| address.ends_with('\n'))
+    })
+    .await;
+    let port: u16 =
+        address.trim().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
+    let service = format!("/api/v1/namespaces/{NAMESPACE}/services/kubefed-apiserver");
+    let outside = json!({"spec": {"type": "ExternalName", "externalName": "localhost"}});
+    admin.merge(&service, &outside).await.expect("the Service is led elsewhere");
+    for service in &services {
+        let there = json!({"spec": {"service": {"port": port}}});
+        admin.merge(&path(service), &there).await.expect("and another port is named");
+    }
+    server
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_installed_federation_works_with_the_rights_that_it_is_given() {
+    let Some(host) = a_control_plane().await else { return };
+    let dir = TempDir::new().expect("a directory");
+    let member = a_member().await;
+    let files = [
+        kubeconfig(&host),
+        member.kubeconfig("cluster1", "admin-of-cluster1", &["system:masters"]),
+    ];
+    let context = "--host-cluster-context host-cluster";
+    let init = format!("init {context} --overlay single-node --timeout 90s");
+    let (output, _server) = tokio::join!(kubefed(&files, &init), serve(&host, dir.path()));
+    let said = stdout(&output);
+    assert!(said.contains("is ready"), "{said}");
+    let admin = host.admin();
+    let configs =
+        format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/federatedtypeconfigs");
+    let found = admin.get(&configs).await.expect("a list");
+    let defaults = kubefed_api::federatedtypeconfig::defaults().len();
+    assert_eq!(found["items"].as_array().map(Vec::len), Some(defaults));
+
+    let controllers = of_service_account(&host, "kubefed-controller-manager", dir.path()).await;
+    let _manager = start(
+        "kubefed-controller-manager",
+        dir.path(),
+        &[
+            format!("--kubeconfig={}", controllers.display()),
+            "--healthz-addr=127.0.0.1:0".to_owned(),
+            "--metrics-addr=127.0.0.1:0".to_owned(),
+        ],
+    );
+    stdout(&kubefed(&files, &format!("join cluster1 {context} --cluster-context cluster1")).await);
+    let kubectl = host.kubectl("admin", &["system:masters"]);
+    kubectl.ok("wait kubefedcluster cluster1 --for=condition=Ready --timeout=60s", "").await;
+    kubectl.ok("create namespace test-namespace", "").await;
+    let everywhere = json!({"clusterSelector": {}});
+    let objects = [
+        (
+            "federatednamespaces",
+            json!({
+                "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace",
+                "metadata": {"name": "test-namespace"}, "spec": {"template": {}, "placement": everywhere},
+            }),
+        ),
+        (
+            "federatedconfigmaps",
+            json!({
+                "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedConfigMap",
+                "metadata": {"name": "settings"}, "spec": {"template": {"data": {"a": "b"}}, "placement": everywhere},
+            }),
+        ),
+    ];
+    let there = format!("{TYPES}/namespaces/test-namespace");
+    for (plural, object) in &objects {
+        eventually("the host serves the kind", async || {
+            admin.create(&format!("{there}/{plural}"), object).await.ok()
+        })
+        .await;
+    }
+    let settings = "/api/v1/namespaces/test-namespace/configmaps/settings";
+    let log = || {
+        std::fs::read_to_string(dir.path().join("kubefed-controller-manager.log"))
+            .unwrap_or_default()
+    };
+    eventually("the member has the object", async || member.admin().get(settings).await.ok()).await;
+    eventually("that is told in the federation", async || {
+        let object = admin.get(&format!("{there}/federatedconfigmaps/settings")).await.ok()?;
+        (object["status"]["clusters"] == json!([{"name": "cluster1"}])).then_some(())
+    })
+    .await;
+    let records = "/apis/core.kubefed.io/v1alpha1/namespaces/test-namespace/propagatedversions";
+    eventually("and recorded", async || {
+        let record = admin.get(&format!("{records}/configmap-settings")).await.ok()?;
+        record["status"].is_object().then_some(())
+    })
+    .await;
+    assert!(!log().contains("orbidden"), "{}", log());
+
+    stdout(&kubefed(&files, &format!("deinit {context} --delete-propagated --timeout 90s")).await);
+    let gone = member.admin().get(settings).await;
+    assert!(gone.is_err_and(|error| error.is_not_found()));
+    let home = admin.get(&format!("/api/v1/namespaces/{NAMESPACE}")).await;
+    assert!(home.is_err_and(|error| error.is_not_found()));
+    // A namespace of the user stays.
+    kubectl.ok("get namespace test-namespace", "").await;
+}
