@@ -14,6 +14,7 @@ use kube::api::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::{WatchStreamExt as _, watcher};
 use kubefed_apimachinery::status::Status;
+use kubefed_certs::ServerTls;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -117,18 +118,20 @@ impl Host {
         Ok(Arc::new(host))
     }
 
-    /// Follows the host's trust and namespaces, and tells it what `registry` serves, until `token` is cancelled.
+    /// Follows the host's trust, which `tls` tells clients of, and its namespaces, and tells it what `registry` serves, until `token` is cancelled.
     pub(crate) fn follow(
         self: &Arc<Self>,
         registry: &Arc<Registry>,
+        tls: &Arc<ServerTls>,
         token: &CancellationToken,
         tracker: &TaskTracker,
     ) {
         let announcing = announcements::follow(self.core.clone(), Arc::clone(registry));
         tracker.spawn(token.clone().run_until_cancelled_owned(announcing));
-        let host = Arc::clone(self);
+        let (host, tls) = (Arc::clone(self), Arc::clone(tls));
+        tls.name_authorities(host.trust.load().names());
         tracker.spawn(token.clone().run_until_cancelled_owned(async move {
-            host.follow_trust().await;
+            host.follow_trust(&tls).await;
         }));
         let host = Arc::clone(self);
         tracker.spawn(token.clone().run_until_cancelled_owned(async move {
@@ -154,7 +157,7 @@ impl Host {
         Api::namespaced(self.authentication.clone(), TRUST.0)
     }
 
-    async fn follow_trust(&self) {
+    async fn follow_trust(&self, tls: &ServerTls) {
         let mut maps = watcher::watch_object(self.trust_map(), TRUST.1).default_backoff().boxed();
         let (mut told, mut known) = (None, None);
         let mut ticks = tokio::time::interval(POLL);
@@ -172,9 +175,9 @@ impl Host {
             if told.is_none() && !self.options.skip_lookup {
                 continue;
             }
-            if let Err(error) = self.take_up(told.as_ref().unwrap_or(&BTreeMap::new()), &mut known)
-            {
-                tracing::error!("{error:#}; what was trusted before stays so");
+            match self.take_up(told.as_ref().unwrap_or(&BTreeMap::new()), &mut known) {
+                Ok(()) => tls.name_authorities(self.trust.load().names()),
+                Err(error) => tracing::error!("{error:#}; what was trusted before stays so"),
             }
         }
     }

@@ -236,6 +236,7 @@ impl ServingOptions {
                 max_writing: self.max_mutating_requests_inflight,
                 open_paths: self.authorization_always_allow_paths.clone(),
                 shutdown_delay: self.shutdown_delay_duration,
+                ..Serving::default()
             },
             service_account_key,
             audit: self.audit_log_path.clone().map(|path| audit::Options {

@@ -67,6 +67,8 @@ pub struct Serving {
     pub open_paths: Vec<String>,
     /// How long a server that is to end goes on, while `/readyz` fails already.
     pub shutdown_delay: Duration,
+    /// How often the files of certificates are looked at.
+    pub poll: Duration,
 }
 
 impl Default for Serving {
@@ -77,6 +79,7 @@ impl Default for Serving {
             max_writing: 200,
             open_paths: probes.map(String::from).to_vec(),
             shutdown_delay: Duration::ZERO,
+            poll: kubefed_certs::POLL,
         }
     }
 }
@@ -115,7 +118,7 @@ impl Server {
             format!("cannot listen on {} (--bind-address, --secure-port)", config.address)
         })?;
         let address = listener.local_addr()?;
-        let tls = ServerTls::follow(config.tls, token.clone()).await?;
+        let tls = ServerTls::follow(config.tls, config.serving.poll, token.clone()).await?;
         // Caches, loops and the store outlast the listener: the last requests still need them.
         let inner = CancellationToken::new();
         let registry = Registry::new(
@@ -159,7 +162,7 @@ impl Server {
             address,
         });
         server.bootstrap(config.federation.as_deref()).await?;
-        server.spawn_loops(config.federation).await;
+        server.spawn_loops(config.federation, &tls).await;
         let mut filters = Filters::new(
             authenticator,
             Arc::clone(&server.authorizer),
@@ -198,10 +201,10 @@ impl Server {
         self.tracker.wait().await;
     }
 
-    async fn spawn_loops(self: &Arc<Self>, federation: Option<String>) {
+    async fn spawn_loops(self: &Arc<Self>, federation: Option<String>, tls: &Arc<ServerTls>) {
         match &self.host {
             // The host's own controllers empty namespaces and follow owners, here as well.
-            Some(host) => host.follow(&self.registry, &self.token, &self.tracker),
+            Some(host) => host.follow(&self.registry, tls, &self.token, &self.tracker),
             None => self.spawn_loops_of_a_cluster(),
         }
         // The kinds that objects define are served before the first request is.

@@ -32,6 +32,11 @@ impl Authorities {
             .map_err(|error| Error::Build(error.to_string()))
     }
 
+    /// The names that they have in the certificates that they issue, as DER.
+    pub fn names(&self) -> Vec<Vec<u8>> {
+        self.0.root_hint_subjects().iter().map(|name| name.as_ref().to_vec()).collect()
+    }
+
     /// Whether a client's certificate, which `chain` begins with, comes from one of them and is good at `now`, in
     /// seconds since 1970.
     pub fn vouch_for(&self, chain: &[CertificateDer<'_>], now: i64) -> bool {
@@ -53,11 +58,17 @@ impl fmt::Debug for Authorities {
 /// Asks a client for its certificate and believes nothing of it but that the client has its key: who vouches for it is
 /// asked with each request.
 #[derive(Debug)]
-pub(crate) struct Asked(WebPkiSupportedAlgorithms);
+pub(crate) struct Asked {
+    algorithms: WebPkiSupportedAlgorithms,
+    named: Vec<DistinguishedName>,
+}
 
 impl Asked {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Asked(aws_lc_rs::default_provider().signature_verification_algorithms))
+    /// Clients are told of the authorities that are `named`.
+    pub(crate) fn new(named: &[Vec<u8>]) -> Arc<Self> {
+        let named = named.iter().cloned().map(DistinguishedName::from).collect();
+        let algorithms = aws_lc_rs::default_provider().signature_verification_algorithms;
+        Arc::new(Asked { algorithms, named })
     }
 }
 
@@ -67,7 +78,7 @@ impl ClientCertVerifier for Asked {
     }
 
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
-        &[]
+        &self.named
     }
 
     fn verify_client_cert(
@@ -85,7 +96,7 @@ impl ClientCertVerifier for Asked {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.0)
+        verify_tls12_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn verify_tls13_signature(
@@ -94,11 +105,11 @@ impl ClientCertVerifier for Asked {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0)
+        verify_tls13_signature(message, certificate, signature, &self.algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_schemes()
+        self.algorithms.supported_schemes()
     }
 }
 

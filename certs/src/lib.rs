@@ -12,6 +12,6 @@ pub use authority::{Authority, Error, KeyPairPem, service_account_key};
 pub use identity::{Identity, not_after};
 pub use lenient::Unchecked;
 pub use tls::{
-    ClientTls, Clients, ServerFiles, ServerTls, client_config, install_crypto_provider,
+    ClientTls, Clients, POLL, ServerFiles, ServerTls, client_config, install_crypto_provider,
     lenient_client_config,
 };

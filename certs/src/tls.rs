@@ -10,6 +10,7 @@ use rustls::server::WebPkiClientVerifier;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::Error;
@@ -17,7 +18,7 @@ use crate::authorities::Asked;
 use crate::lenient::{Lenient, Unchecked};
 
 /// How often the files are looked at. Kubernetes swaps links under a mounted secret, which no file watch sees reliably.
-const POLL: Duration = Duration::from_secs(10);
+pub const POLL: Duration = Duration::from_secs(10);
 
 /// Makes aws-lc-rs the crypto library of the process; the first thing that every `main` does.
 pub fn install_crypto_provider() {
@@ -48,33 +49,46 @@ pub enum Clients<File = PathBuf> {
 pub struct ServerTls {
     config: ArcSwap<ServerConfig>,
     verifies: bool,
+    /// The authorities that clients are told of, where any certificate is taken.
+    named: watch::Sender<Vec<Vec<u8>>>,
 }
 
 impl ServerTls {
-    /// Reads the files, and again when they change, until `token` is cancelled.
+    /// Reads the files, and again `every` so often, until `token` is cancelled.
     ///
     /// # Errors
     /// If the files do not make a configuration; later changes that do not are logged and passed over.
-    pub async fn follow(files: ServerFiles, token: CancellationToken) -> Result<Arc<Self>, Error> {
-        let mut known = read(&files).await?;
+    pub async fn follow(
+        files: ServerFiles,
+        every: Duration,
+        token: CancellationToken,
+    ) -> Result<Arc<Self>, Error> {
+        let mut known = (read(&files).await?, Vec::new());
+        let (named, mut names) = watch::channel(Vec::new());
         let tls = Arc::new(ServerTls {
-            config: ArcSwap::new(known.config()?),
+            config: ArcSwap::new(known.0.config(&known.1)?),
             verifies: matches!(files.clients, Clients::Verified(_)),
+            named,
         });
         let followed = Arc::clone(&tls);
         tokio::spawn(async move {
             loop {
                 tokio::select! {
                     () = token.cancelled() => return,
-                    () = tokio::time::sleep(POLL) => {}
+                    // It cannot be closed: its sender is in `followed`.
+                    _ = names.changed() => {}
+                    () = tokio::time::sleep(every) => {}
                 }
-                let Ok(found) = read(&files).await else { continue };
+                let Ok(contents) = read(&files).await else { continue };
+                let found = (contents, names.borrow_and_update().clone());
                 if found == known {
                     continue;
                 }
-                match found.config() {
+                match found.0.config(&found.1) {
                     Ok(config) => {
-                        tracing::info!(cert = %files.cert.display(), "took up new certificates");
+                        if found.0 != known.0 {
+                            tracing::info!(cert = %files.cert.display(), "took up new certificates");
+                        }
                         followed.config.store(config);
                         known = found;
                     }
@@ -85,6 +99,16 @@ impl ServerTls {
             }
         });
         Ok(tls)
+    }
+
+    /// Tells clients, where any certificate is taken, of which authorities it had better be: a client with several
+    /// chooses by that. Holds for connections that begin a moment later.
+    pub fn name_authorities(&self, names: Vec<Vec<u8>>) {
+        self.named.send_if_modified(|known| {
+            let is_new = *known != names;
+            *known = names;
+            is_new
+        });
     }
 
     /// Whether the certificate of a client that is connected has been vouched for.
@@ -125,13 +149,13 @@ async fn read(files: &ServerFiles) -> Result<Contents, Error> {
 }
 
 impl Contents {
-    fn config(&self) -> Result<Arc<ServerConfig>, Error> {
+    fn config(&self, names: &[Vec<u8>]) -> Result<Arc<ServerConfig>, Error> {
         let builder = ServerConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| Error::Build(error.to_string()))?;
         let builder = match &self.clients {
             Clients::Unasked => builder.with_no_client_auth(),
-            Clients::Asked => builder.with_client_cert_verifier(Asked::new()),
+            Clients::Asked => builder.with_client_cert_verifier(Asked::new(names)),
             Clients::Verified(ca) => {
                 let roots = Arc::new(roots(ca)?);
                 let provider = Arc::new(aws_lc_rs::default_provider());
@@ -249,7 +273,7 @@ mod tests {
         name: &'static str,
         unchecked: Unchecked,
     ) -> Result<Option<Identity>, rustls::Error> {
-        let mut server = ServerConnection::new(server.config().unwrap()).unwrap();
+        let mut server = ServerConnection::new(server.config(&[]).unwrap()).unwrap();
         let config = Arc::new(lenient_client_config(client, unchecked).unwrap());
         let mut client = ClientConnection::new(config, name.try_into().unwrap()).unwrap();
         while client.is_handshaking() || server.is_handshaking() {
@@ -362,5 +386,80 @@ mod tests {
         let trusts_nobody = ClientTls::default();
         let everything = Unchecked { everything, ..unchecked };
         assert!(shake_leniently(&servers[5], &trusts_nobody, "localhost", everything).is_ok());
+    }
+
+    /// The names of authorities that a server with this configuration tells of.
+    fn told(config: Arc<ServerConfig>) -> Vec<Vec<u8>> {
+        #[derive(Debug, Default)]
+        struct Heard(std::sync::OnceLock<Vec<Vec<u8>>>);
+        impl rustls::client::ResolvesClientCert for Heard {
+            fn resolve(
+                &self,
+                names: &[&[u8]],
+                _: &[rustls::SignatureScheme],
+            ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+                self.0.set(names.iter().map(|name| name.to_vec()).collect()).unwrap();
+                None
+            }
+            fn has_certs(&self) -> bool {
+                true
+            }
+        }
+        let mut server = ServerConnection::new(config).unwrap();
+        let everything = Unchecked { everything: true, ..Unchecked::default() };
+        let mut config = lenient_client_config(&ClientTls::default(), everything).unwrap();
+        let heard = Arc::new(Heard::default());
+        config.client_auth_cert_resolver = Arc::clone(&heard) as _;
+        let name = "localhost".try_into().unwrap();
+        let mut client = ClientConnection::new(Arc::new(config), name).unwrap();
+        while heard.0.get().is_none() {
+            let mut wire = Vec::new();
+            client.write_tls(&mut wire).unwrap();
+            server.read_tls(&mut wire.as_slice()).unwrap();
+            server.process_new_packets().unwrap();
+            let mut wire = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut wire).unwrap();
+            }
+            let mut reader = wire.as_slice();
+            while !reader.is_empty() {
+                client.read_tls(&mut reader).unwrap();
+            }
+            client.process_new_packets().unwrap();
+        }
+        heard.0.get().unwrap().clone()
+    }
+
+    #[tokio::test]
+    async fn clients_are_told_of_the_newest_authorities() {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = Authority::new("ca").unwrap();
+        let pair = ca.issue_server("server", &["localhost"]).unwrap();
+        let (cert, key) = (dir.path().join("tls.crt"), dir.path().join("tls.key"));
+        std::fs::write(&cert, &pair.cert_pem).unwrap();
+        std::fs::write(&key, &pair.key_pem).unwrap();
+        let files = ServerFiles { cert, key, clients: Clients::Asked };
+        let token = CancellationToken::new();
+        // No file changes, so none need be looked at.
+        let tls = ServerTls::follow(files, POLL * 1000, token.clone()).await.unwrap();
+        assert!(told(tls.config()).is_empty());
+        let names = |ca: &Authority| {
+            let pem = ca.cert_pem().unwrap();
+            crate::Authorities::from_pem(pem.as_bytes()).unwrap().names()
+        };
+        let both = [names(&ca), names(&Authority::new("other").unwrap())].concat();
+        assert_eq!(both.len(), 2);
+        for names in [both.clone(), both[1..].to_vec(), Vec::new()] {
+            let before = tls.config();
+            tls.name_authorities(names.clone());
+            let change = async {
+                while Arc::ptr_eq(&before, &tls.config()) {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            };
+            tokio::time::timeout(Duration::from_secs(30), change).await.expect("a change");
+            assert_eq!(told(tls.config()), names);
+        }
+        token.cancel();
     }
 }

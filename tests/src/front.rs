@@ -14,7 +14,7 @@ use hyper::client::conn::http2 as client;
 use hyper::server::conn::http2 as server;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use kubefed_certs::{Clients, ServerFiles, ServerTls};
+use kubefed_certs::{Clients, POLL, ServerFiles, ServerTls};
 use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -46,7 +46,7 @@ impl Front {
         let file = |name: &str| member.dir.path().join(name);
         let files =
             ServerFiles { cert: file("tls.crt"), key: file("tls.key"), clients: Clients::Unasked };
-        let tls = ServerTls::follow(files, token.clone()).await.expect("certificates");
+        let tls = ServerTls::follow(files, POLL, token.clone()).await.expect("certificates");
         let there = member.stream(None, "h2").await;
         let (sender, connection) =
             client::handshake(TokioExecutor::new(), TokioIo::new(there)).await.expect("h2");

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
-use kubefed_certs::{Clients, ServerFiles, ServerTls};
+use kubefed_certs::{Clients, POLL, ServerFiles, ServerTls};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -98,7 +98,7 @@ impl AskedProxy {
         let file = |name: &str| target.dir.path().join(name);
         let files =
             ServerFiles { cert: file("tls.crt"), key: file("tls.key"), clients: Clients::Unasked };
-        let tls = ServerTls::follow(files, token.clone()).await.expect("certificates");
+        let tls = ServerTls::follow(files, POLL, token.clone()).await.expect("certificates");
         let target = target.server.address;
         tokio::spawn(token.run_until_cancelled_owned(async move {
             while let Ok((here, _)) = listener.accept().await {

@@ -72,6 +72,13 @@ impl Trust {
         Ok(Trust { clients: authorities("client-ca-file")?, front_proxy })
     }
 
+    /// The authorities that are believed, by the names that they have in certificates, as DER.
+    pub(crate) fn names(&self) -> Vec<Vec<u8>> {
+        let front_proxy = self.front_proxy.as_ref().map(|proxy| &proxy.authorities);
+        let all = self.clients.iter().chain(front_proxy);
+        all.flat_map(Authorities::names).collect()
+    }
+
     /// Who vouches for a chain of certificates at `now`, in seconds since 1970.
     pub(crate) fn vouched(&self, certificate: &PeerCertificate, now: i64) -> Vouched {
         let by = |authorities: &Authorities| authorities.vouch_for(&certificate.chain, now);
