@@ -312,6 +312,17 @@ impl ControlPlane {
         Cluster { server: Arc::clone(&server), dir, authority, token }
     }
 
+    /// Gives an extension another certificate of the same authority, as its files.
+    pub fn renew(&self, extension: &Cluster) -> KeyPairPem {
+        let service = format!("{SERVICE}.{NAMESPACE}.svc");
+        let names = [&service, "127.0.0.1", "localhost"];
+        let pair = extension.authority.issue_server(&service, &names).expect("a certificate");
+        let file = |name: &str| extension.dir.path().join(name);
+        fs::write(file("tls.key"), &pair.key_pem).expect("a file");
+        fs::write(file("tls.crt"), &pair.cert_pem).expect("a file");
+        pair
+    }
+
     /// Leads the federation's groups to an extension, and waits until the host calls them available.
     pub async fn register(&self, extension: &Cluster) {
         let admin = self.admin();
