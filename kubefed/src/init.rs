@@ -151,8 +151,13 @@ async fn unavailable(host: &Cluster, service: &Value) -> Option<String> {
         return Some(format!("the host has not looked at {title} yet"));
     };
     let text = |field: &str| condition[field].as_str().unwrap_or("").to_owned();
-    (condition["status"] != "True")
-        .then(|| format!("{title} is not Available: {}: {}", text("reason"), text("message")))
+    if condition["status"] != "True" {
+        return Some(format!("{title} is not Available: {}: {}", text("reason"), text("message")));
+    }
+    // Another controller of the host opens the road, in its own time.
+    let spec = |field: &str| service["spec"][field].as_str().unwrap_or("");
+    let served = host.get(&format!("/apis/{}/{}", spec("group"), spec("version"))).await;
+    served.err().map(|error| format!("{title} is Available but leads nowhere: {error}"))
 }
 
 /// Why a FederatedTypeConfig is not there, after an attempt to create it; one that is there stays as it is.

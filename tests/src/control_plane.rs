@@ -349,7 +349,11 @@ impl ControlPlane {
                 let object = admin.get(&format!("{path}/{name}")).await.ok()?;
                 let conditions = object["status"]["conditions"].as_array()?;
                 let available = |c: &Value| c["type"] == "Available" && c["status"] == "True";
-                conditions.iter().any(available).then_some(())
+                if !conditions.iter().any(available) {
+                    return None;
+                }
+                // Another controller of the host opens the road, in its own time.
+                admin.get(&format!("/apis/{group}/{version}")).await.ok()
             })
             .await;
         }
