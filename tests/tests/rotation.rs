@@ -122,6 +122,11 @@ async fn changes(
     going.anew("by the old one", extension, shown(&old), claim);
     going.goes_on().await;
 
+    // An accident: nobody who was believed is refused for it.
+    trust(&admin, key, "not a certificate").await;
+    going.goes_on().await;
+    load.goes_on().await;
+
     // Both, while clients change over.
     trust(&admin, key, &format!("{before}\n{old_pem}\n{}", pem(&new))).await;
     until(&mut by_new, claim, 200).await;
