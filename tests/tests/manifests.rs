@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use kubefed_api::federatedtypeconfig;
 use kubefed_tests::control_plane::a_control_plane;
@@ -145,6 +145,33 @@ fn whatever_is_installed_carries_our_label() {
     }
 }
 
+#[test]
+fn alerts_ask_for_metrics_that_our_servers_have() {
+    // What was never counted is not told, so that the names are taken from where they are registered.
+    let registered = [
+        include_str!("../../apiserver/src/metrics.rs"),
+        include_str!("../../controllers/src/metrics.rs"),
+    ];
+    let series: BTreeSet<&str> =
+        registered.iter().flat_map(|source| source.split('"').skip(1).step_by(2)).collect();
+    let objects = overlay("monitored");
+    let rules = of_kind(&objects, "PrometheusRule").next().expect("rules");
+    let mut asked = 0;
+    for rule in items(&rules["spec"]["groups"][0]["rules"], "rules") {
+        let expression = rule["expr"].as_str().expect("an expression");
+        let words = expression.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        for metric in words.filter(|word| word.contains('_')) {
+            asked += 1;
+            let family = metric.strip_suffix("_total").unwrap_or(metric);
+            assert!(
+                series.contains(metric) || series.contains(family),
+                "{metric} is told by nobody"
+            );
+        }
+    }
+    assert!(asked >= 5, "the metrics were found");
+}
+
 /// The flags that a help text names.
 fn flags(help: &str) -> BTreeSet<String> {
     let words = help.split(|c: char| !c.is_ascii_alphanumeric() && c != '-');
@@ -171,7 +198,13 @@ async fn servers_know_the_flags_that_they_are_given() {
             let command = container["command"][0].as_str().expect("a command");
             let Some((program, arguments)) = program(command) else { continue };
             let known = known.entry(command.to_owned()).or_insert_with(|| {
-                let help = Command::new(program).args(arguments).output().expect("it starts");
+                let mut command = Command::new(program);
+                command.args(arguments).stdin(Stdio::piped());
+                command.stdout(Stdio::piped()).stderr(Stdio::piped());
+                let mut child = command.spawn().expect("it starts");
+                // Some end when this end of the pipe is closed, before they have said it all.
+                let _open = child.stdin.take();
+                let help = child.wait_with_output().expect("it ends");
                 flags(&String::from_utf8_lossy(&[help.stdout, help.stderr].concat()))
             });
             let given = texts(&container["args"]);
