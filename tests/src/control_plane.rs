@@ -207,6 +207,14 @@ impl ControlPlane {
         self.apiserver.wait().expect("it has ended");
     }
 
+    /// Stops kube-apiserver, which keeps its connections and says nothing, or lets it go on.
+    pub fn freeze(&self, frozen: bool) {
+        let signal = if frozen { "-STOP" } else { "-CONT" };
+        let id = self.apiserver.id().to_string();
+        let status = Command::new("kill").args([signal, &id]).status().expect("kill runs");
+        assert!(status.success(), "kill {signal}");
+    }
+
     /// Starts kube-apiserver again, and waits until it is ready.
     pub async fn come_back(&mut self) {
         self.apiserver = run(&self.program, "kube-apiserver", &self.flags, self.dir.path());

@@ -199,6 +199,7 @@ async fn nobody_is_believed_without_proof() {
 async fn nothing_is_allowed_that_the_host_cannot_say() {
     let Some(mut scene) = Scene::new().await else { return };
     outage::decisions_change(&scene).await;
+    outage::the_host_hangs(&scene).await;
     outage::the_host_falls(&mut scene).await;
 }
 

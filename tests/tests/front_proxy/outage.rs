@@ -38,6 +38,25 @@ async fn until(raw: &mut Raw, code: u16, before: &[u16]) {
     }
 }
 
+/// A host that keeps its connections and says nothing is not waited for without end, and lets nobody in.
+pub(super) async fn the_host_hangs(scene: &Scene) {
+    let mut dora = scene.past(Some(&scene.of_host("dora", &[])), HTTP2).await;
+    let mut nobody = scene.past(None, HTTP2).await;
+    let bearer = format!("Bearer {}", scene.token(json!({})).await);
+    let credential = [("authorization", bearer.as_str())];
+    scene.host.freeze(true);
+    let (by_right, by_token) =
+        tokio::join!(dora.get(READABLE), nobody.send("GET", READABLE, &credential, ""));
+    scene.host.freeze(false);
+    assert_eq!((by_right.code, by_token.code), (500, 401));
+    scene.check("a token while the host hangs", &by_token);
+    until(&mut dora, 403, &[500]).await;
+    eventually("the token is believed", async || {
+        (nobody.send("GET", READABLE, &credential, "").await.code == 403).then_some(())
+    })
+    .await;
+}
+
 /// Nobody is let in by a host that does not answer; when it is back, all is as before.
 pub(super) async fn the_host_falls(scene: &mut Scene) {
     let shown = |user: &str| scene.of_host(user, &[]);
