@@ -32,7 +32,7 @@ pub struct ProcessOptions {
 }
 
 /// Does the work of a process, and says on standard error what it failed of. The token that the work is given is
-/// cancelled at SIGINT, at SIGTERM, and with [`exit_with_parent`](ProcessOptions::exit_with_parent) when standard input
+/// cancelled at SIGINT, at SIGTERM (a second one ends the process at once), and with [`exit_with_parent`](ProcessOptions::exit_with_parent) when standard input
 /// ends.
 pub async fn run<Work>(
     options: &ProcessOptions,
@@ -76,11 +76,17 @@ fn end_by_signal(options: &ProcessOptions, token: &CancellationToken) -> std::io
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let signalled = token.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
+        let mut signal = async || {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        };
+        signal().await;
         signalled.cancel();
+        signal().await;
+        tracing::warn!("a second signal: what is under way is not waited for");
+        std::process::exit(1);
     });
     if options.exit_with_parent {
         let orphaned = token.clone();

@@ -1,7 +1,7 @@
 //! `kubefed up` as a user runs it: the binaries, in a directory of their own.
 
 use std::io::Write as _;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use kubefed_tests::up::Up;
@@ -78,6 +78,51 @@ fn the_demo_sees_every_step() {
     assert!(text(&output).contains("go on with"), "{}", text(&output));
 }
 
+/// Waits until a process ends.
+fn ends(process: &mut Child) -> ExitStatus {
+    let began = Instant::now();
+    loop {
+        if let Some(status) = process.try_wait().expect("it can be waited for") {
+            return status;
+        }
+        if began.elapsed() >= PATIENCE {
+            let _ended_meanwhile = process.kill();
+            panic!("it goes on");
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// A long time in which load balancers were to see it leave could not be cut short.
+#[test]
+fn a_second_signal_ends_a_server_at_once() {
+    let dir = TempDir::new().expect("a directory");
+    let file = |name: &str| dir.path().join(name);
+    let mut server = Command::new(binary("kubefed-apiserver"))
+        .args(["--storage-backend=embedded", "--secure-port=0", "--shutdown-delay-duration=1h"])
+        .arg("--data-dir")
+        .arg(file("data"))
+        .arg("--cert-dir")
+        .arg(file("certificates"))
+        .arg("--endpoint-file")
+        .arg(file("endpoint"))
+        .spawn()
+        .expect("it starts");
+    let began = Instant::now();
+    while !file("endpoint").exists() {
+        assert!(began.elapsed() < PATIENCE, "it does not listen");
+        std::thread::sleep(LOOK);
+    }
+    let id = server.id().to_string();
+    let signal = || Command::new("kill").args(["-TERM", &id]).status().expect("kill").success();
+    assert!(signal());
+    // Two that come as one are one.
+    std::thread::sleep(LOOK);
+    assert!(server.try_wait().expect("it can be waited for").is_none(), "it waits");
+    assert!(signal());
+    assert_eq!(ends(&mut server).code(), Some(1));
+}
+
 /// It wrote its error and then waited for its parent: `up` could not start it anew.
 #[test]
 fn a_server_that_cannot_start_ends_while_its_parent_lives() {
@@ -93,17 +138,7 @@ fn a_server_that_cannot_start_ends_while_its_parent_lives() {
         .expect("it starts");
     // Held open: this process is its parent, and lives.
     let stdin = server.stdin.take();
-    let began = Instant::now();
-    let status = loop {
-        if let Some(status) = server.try_wait().expect("it can be waited for") {
-            break status;
-        }
-        if began.elapsed() >= PATIENCE {
-            let _ended_meanwhile = server.kill();
-            panic!("it goes on after its error");
-        }
-        std::thread::sleep(LOOK);
-    };
+    let status = ends(&mut server);
     assert!(!status.success());
     drop(stdin);
 }
