@@ -27,7 +27,7 @@ test: build
 # What the server costs beside its budget, in two minutes.
 bench: setup
 	$(CARGO) build --release --workspace --bins
-	$(CARGO) run --release --package kubefed-tests --bin bench
+	$${CARGO_TARGET_DIR:-target}/release/bench
 
 # protoc and its well-known types are needed to build the etcd client, kubectl by the tests.
 setup:
