@@ -14,9 +14,8 @@ use tokio::sync::Mutex;
 
 use crate::endings::{Endings, empty};
 use crate::loopback::Loopback;
-use crate::namespaces::{MANAGER, internal};
 use crate::registry::{Kind, Part, Route, Served, Tracking};
-use crate::server::Server;
+use crate::server::{MANAGER, Server};
 
 mod definition;
 mod names;
@@ -144,7 +143,8 @@ async fn end(
     {
         return Ok(false);
     }
-    internal(server, &Route::stored(crds), Part::Main)
+    server
+        .write(MANAGER, &Route::stored(crds), Part::Main)
         .update("", name, Tracking::Registry, |live| {
             let mut new = live.clone();
             let rest: Vec<&str> = meta::finalizers(live).filter(|f| *f != FINALIZER).collect();

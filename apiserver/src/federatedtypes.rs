@@ -11,9 +11,8 @@ use tokio::sync::Mutex;
 
 use crate::builtin;
 use crate::loopback::Loopback;
-use crate::namespaces::MANAGER;
 use crate::registry::{Kind, Served};
-use crate::server::Server;
+use crate::server::{MANAGER, Server};
 
 const GROUP: &str = "core.kubefed.io";
 const PLURAL: &str = "federatedtypeconfigs";

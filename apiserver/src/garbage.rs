@@ -18,10 +18,9 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use crate::loopback::Loopback;
-use crate::namespaces::{MANAGER, internal};
 use crate::query::{DeleteOptions, Propagation};
 use crate::registry::{Part, Route, Tracking};
-use crate::server::Server;
+use crate::server::{MANAGER, Server};
 
 /// Events under way from the watchers to the graph. A full queue slows the watchers, which the cache bounds in turn.
 const QUEUE: usize = 1024;
@@ -352,7 +351,8 @@ async fn without_owners(
     place: &Place,
     gone: impl Fn(&str) -> bool,
 ) -> Result<(), Status> {
-    internal(server, route, Part::Main)
+    server
+        .write(MANAGER, route, Part::Main)
         .update(&place.namespace, &place.name, Tracking::Registry, |live| {
             let mut new = live.clone();
             if let Some(references) = new["metadata"]["ownerReferences"].as_array_mut() {
@@ -370,7 +370,8 @@ async fn without_finalizer(
     owner: &Object,
     finalizer: &str,
 ) -> Result<(), Status> {
-    internal(server, route, Part::Main)
+    server
+        .write(MANAGER, route, Part::Main)
         .update(&owner.index.namespace, &owner.index.name, Tracking::Registry, |live| {
             let mut new = live.clone();
             let rest: Vec<&str> = meta::finalizers(live).filter(|f| *f != finalizer).collect();

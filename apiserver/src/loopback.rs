@@ -213,14 +213,6 @@ impl Loopback {
     }
 
     fn write<'a>(&'a self, route: &'a Route, part: Part) -> Write<'a> {
-        Write {
-            route,
-            part,
-            manager: self.manager,
-            now: (self.server.clock)(),
-            dry_run: false,
-            random: self.server.random,
-            warn: &|_| {},
-        }
+        self.server.write(self.manager, route, part)
     }
 }

@@ -11,11 +11,8 @@ use serde_json::{Value, json};
 use crate::endings::{Endings, empty};
 use crate::kinds;
 use crate::loopback::Loopback;
-use crate::registry::{Part, Route, Tracking, Write};
-use crate::server::Server;
-
-/// Who writes, in `managedFields`.
-pub(crate) const MANAGER: &str = "kubefed-apiserver";
+use crate::registry::{Part, Route, Tracking};
+use crate::server::{MANAGER, Server};
 
 /// Follows the namespaces until the server stops.
 pub(crate) async fn run(server: Arc<Server>) {
@@ -60,7 +57,8 @@ async fn step(server: &Server, name: &str) -> Result<bool, Status> {
     let write = |part| -> (Route, Part) { (Route::stored(Arc::clone(&namespaces)), part) };
     if remaining.is_empty() {
         let (route, part) = write(Part::Main);
-        internal(server, &route, part)
+        server
+            .write(MANAGER, &route, part)
             .update("", name, Tracking::Registry, |live| {
                 let mut new = live.clone();
                 if let Some(finalizers) = new["spec"]["finalizers"].as_array_mut() {
@@ -74,7 +72,8 @@ async fn step(server: &Server, name: &str) -> Result<bool, Status> {
     let (route, part) = write(Part::Status);
     let message = format!("Some resources are remaining: {}", remaining.join(", "));
     let now = kubefed_apimachinery::time::rfc3339((server.clock)());
-    internal(server, &route, part)
+    server
+        .write(MANAGER, &route, part)
         .update("", name, Tracking::Registry, |live| {
             let mut new = live.clone();
             new["status"]["phase"] = json!("Terminating");
@@ -115,18 +114,5 @@ fn set_condition(status: &mut Value, kind: &str, reason: &str, message: &str, no
         Some(known) if known["message"] == message => {}
         Some(known) => *known = condition,
         None => conditions.push(condition),
-    }
-}
-
-/// A write of the server itself.
-pub(crate) fn internal<'a>(server: &Server, route: &'a Route, part: Part) -> Write<'a> {
-    Write {
-        route,
-        part,
-        manager: MANAGER,
-        now: (server.clock)(),
-        dry_run: false,
-        random: server.random,
-        warn: &|_| {},
     }
 }

@@ -21,18 +21,20 @@ use tokio_util::task::TaskTracker;
 use crate::authn::tokens::Tokens;
 use crate::authn::{Authenticator, Standalone};
 use crate::authz::rbac::Rbac;
-use crate::authz::{Authorizer, bootstrap};
+use crate::authz::{Authorizer, bootstrap, rbac};
 use crate::body::Body;
 use crate::customresources::{self, CustomResources};
 use crate::federatedtypes::FederatedTypes;
 use crate::filters::{self, Filters};
 use crate::host::Host;
+use crate::loopback::Loopback;
 use crate::metrics::Metrics;
-use crate::namespaces::internal;
-use crate::registry::{Part, Registry, Route, Tracking};
+use crate::registry::{Part, Registry, Route, Write};
 use crate::request::RequestInfo;
 use crate::{audit, garbage, handlers, health, listener, namespaces, render, virtuals};
 
+/// Who the server is in `managedFields`.
+pub(crate) const MANAGER: &str = "kubefed-apiserver";
 /// The namespaces that every cluster has.
 const NAMESPACES: &[&str] = &["default", "kube-node-lease", "kube-public", "kube-system"];
 
@@ -161,7 +163,9 @@ impl Server {
             tracker,
             address,
         });
-        server.bootstrap(config.federation.as_deref()).await?;
+        if server.host.is_none() {
+            server.bootstrap(config.federation.as_deref()).await?;
+        }
         server.spawn_loops(config.federation, &tls).await;
         let mut filters = Filters::new(
             authenticator,
@@ -234,38 +238,35 @@ impl Server {
     }
 
     /// Creates what every control plane has and this one lacks.
-    async fn bootstrap(&self, federation: Option<&str>) -> anyhow::Result<()> {
-        for name in NAMESPACES.iter().copied().chain(federation) {
-            let namespace =
-                json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-            self.create_if_missing("", "namespaces", namespace).await?;
-        }
-        for object in bootstrap::objects() {
-            let plural = if object["kind"] == "ClusterRole" {
-                "clusterroles"
-            } else {
-                "clusterrolebindings"
-            };
-            self.create_if_missing("rbac.authorization.k8s.io", plural, object).await?;
+    async fn bootstrap(self: &Arc<Self>, federation: Option<&str>) -> anyhow::Result<()> {
+        let named =
+            |name| json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        let namespaces = NAMESPACES.iter().copied().chain(federation);
+        let namespaces = namespaces.map(|name| ("", "namespaces", named(name)));
+        let roles = bootstrap::objects().into_iter().map(|object| {
+            let is_role = object["kind"] == "ClusterRole";
+            let plural = if is_role { "clusterroles" } else { "clusterrolebindings" };
+            (rbac::GROUP, plural, object)
+        });
+        let loopback = Loopback::new(self, MANAGER);
+        for (group, plural, object) in namespaces.chain(roles) {
+            let name = meta::name(&object).to_owned();
+            let created = loopback.create_if_missing(group, plural, object).await;
+            created.with_context(|| format!("cannot create {plural} {name}"))?;
         }
         Ok(())
     }
 
-    async fn create_if_missing(
-        &self,
-        group: &str,
-        plural: &str,
-        object: Value,
-    ) -> anyhow::Result<()> {
-        let Some(resource) = self.registry.resource(group, plural) else { return Ok(()) };
-        let name = meta::name(&object).to_owned();
-        match internal(self, &Route::stored(resource), Part::Main)
-            .create("", object, Tracking::Registry)
-            .await
-        {
-            Ok(_) => Ok(()),
-            Err(status) if status.is_already_exists() => Ok(()),
-            Err(status) => Err(status).with_context(|| format!("cannot create {plural} {name}")),
+    /// A write of the server's own, recorded under `manager`.
+    pub(crate) fn write<'a>(&self, manager: &'a str, route: &'a Route, part: Part) -> Write<'a> {
+        Write {
+            route,
+            part,
+            manager,
+            now: (self.clock)(),
+            dry_run: false,
+            random: self.random,
+            warn: &|_| {},
         }
     }
 }
