@@ -25,6 +25,7 @@ use crate::registry::Registry;
 
 mod announcements;
 mod namespaces;
+pub(crate) mod reviews;
 
 use namespaces::Namespaces;
 pub(crate) use namespaces::Phase;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use async_trait::async_trait;
@@ -11,18 +10,17 @@ use aws_lc_rs::hmac;
 use http::HeaderMap;
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec};
-use kube::api::{Api, PostParams};
+use kube::api::Api;
 use kubefed_apimachinery::status::Status;
 use moka::future::Cache;
 
 use super::front_proxy::Trust;
 use super::{Authenticator, bearer_token};
+use crate::host::reviews;
 use crate::listener::ConnectionInfo;
 use crate::user::UserInfo;
 
-/// As Kubernetes: an answer is good for 10 s, whichever it is, and is waited for as long.
-const REMEMBERED: Duration = Duration::from_secs(10);
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// How many answers are kept.
 const TOKENS: u64 = 4096;
 
 /// Identities by what a host trusts.
@@ -70,7 +68,7 @@ impl TokenReviews {
     pub fn new(host: kube::Client) -> anyhow::Result<Self> {
         let key = hmac::Key::generate(hmac::HMAC_SHA256, &aws_lc_rs::rand::SystemRandom::new())
             .map_err(|_| anyhow::anyhow!("there are no random bytes"))?;
-        let known = Cache::builder().max_capacity(TOKENS).time_to_live(REMEMBERED).build();
+        let known = Cache::builder().max_capacity(TOKENS).time_to_live(reviews::REMEMBERED).build();
         Ok(TokenReviews { host: Api::all(host), known, key })
     }
 
@@ -90,12 +88,7 @@ impl TokenReviews {
     async fn ask(&self, token: &str) -> Result<Option<UserInfo>, String> {
         let spec = TokenReviewSpec { token: token.to_owned(), ..TokenReviewSpec::default() };
         let review = TokenReview { spec, ..TokenReview::default() };
-        let params = PostParams::default();
-        let answer = tokio::time::timeout(TIMEOUT, self.host.create(&params, &review))
-            .await
-            .map_err(|_| format!("no answer in {TIMEOUT:?}"))?
-            .map_err(|error| error.to_string())?;
-        let status = answer.status.unwrap_or_default();
+        let status = reviews::ask(&self.host, &review).await?.status.unwrap_or_default();
         let user = status.user.filter(|_| status.authenticated == Some(true));
         Ok(user.and_then(|user| {
             let name = user.username.filter(|name| !name.is_empty())?;

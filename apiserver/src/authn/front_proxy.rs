@@ -1,5 +1,5 @@
 //! Whom a host's front proxy names, and when it is believed: only over a connection whose certificate comes from the
-//! front proxy's authority and bears an allowed name (KEP: `kubernetes.io/docs/tasks/extend-kubernetes/configure-aggregation-layer`).
+//! front proxy's authority and bears an allowed name (kubernetes.io, "Configure the Aggregation Layer"; `authentication/request/headerrequest` of `k8s.io/apiserver`).
 
 use std::collections::BTreeMap;
 

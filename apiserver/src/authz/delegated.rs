@@ -1,21 +1,17 @@
 //! Behind a host: the host decides (`SubjectAccessReview`), and what it decided is good for a little while.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use k8s_openapi::api::authorization::v1::{
     NonResourceAttributes, ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
 };
-use kube::api::{Api, PostParams};
+use kube::api::Api;
 use kubefed_apimachinery::status::Status;
 use moka::future::Cache;
 
 use super::{Attributes, Authorizer, Decision};
+use crate::host::reviews;
 
-/// As Kubernetes: how long an answer is good, how long it is waited for, how many are kept, and how large a question
-/// may be whose answer is kept.
-const REMEMBERED: Duration = Duration::from_secs(10);
-const TIMEOUT: Duration = Duration::from_secs(10);
+/// As Kubernetes: how many answers are kept, and how large a question may be, in bytes, whose answer is kept.
 const DECISIONS: u64 = 8192;
 const LARGE: usize = 10_000;
 
@@ -27,18 +23,14 @@ pub struct Delegated {
 
 impl Delegated {
     pub fn new(host: kube::Client) -> Self {
-        let known = Cache::builder().max_capacity(DECISIONS).time_to_live(REMEMBERED).build();
+        let known =
+            Cache::builder().max_capacity(DECISIONS).time_to_live(reviews::REMEMBERED).build();
         Delegated { host: Api::all(host), known }
     }
 
     async fn ask(&self, spec: SubjectAccessReviewSpec) -> Result<Decision, String> {
         let review = SubjectAccessReview { spec, ..SubjectAccessReview::default() };
-        let params = PostParams::default();
-        let answer = tokio::time::timeout(TIMEOUT, self.host.create(&params, &review))
-            .await
-            .map_err(|_| format!("no answer in {TIMEOUT:?}"))?
-            .map_err(|error| error.to_string())?;
-        let status = answer.status.unwrap_or_default();
+        let status = reviews::ask(&self.host, &review).await?.status.unwrap_or_default();
         Ok(if status.allowed && status.denied != Some(true) {
             Decision::Allow
         } else {
