@@ -1,8 +1,6 @@
 //! The federation's kinds, and what follows from their objects: placement, overrides, versions, status. All pure.
 
-use std::collections::BTreeSet;
-
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kubefed_apimachinery::definition::{Definition, Strategy, Subresources, Version};
 use kubefed_apimachinery::gvk::GroupVersion;
@@ -54,13 +52,11 @@ pub fn kinds() -> Vec<Definition> {
     kinds
 }
 
-/// The groups of these kinds with their versions: what a host leads to us.
-pub fn group_versions() -> BTreeSet<(String, String)> {
+/// The groups of these kinds with their versions, each once: what a host leads to us.
+pub fn group_versions() -> BTreeSet<GroupVersion> {
     let kinds = kinds();
     let versions = kinds.iter().flat_map(|kind| &kind.versions);
-    versions
-        .map(|version| (version.group_version.group.clone(), version.group_version.version.clone()))
-        .collect()
+    versions.map(|version| version.group_version.clone()).collect()
 }
 
 /// The parts in which our kinds differ.

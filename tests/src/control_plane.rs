@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Instant;
 
+use kubefed_apimachinery::gvk::GroupVersion;
 use kubefed_apiserver::host::{self, Host};
 use kubefed_apiserver::server::{Config, Server, Serving};
 use kubefed_certs::{Authority, ClientTls, Clients, KeyPairPem, ServerFiles};
@@ -340,7 +341,7 @@ impl ControlPlane {
         });
         admin.create(&collection(&service), &service).await.expect("created");
         let ca = fs::read(extension.ca_file()).expect("the CA");
-        for (group, version) in kubefed_api::group_versions() {
+        for GroupVersion { group, version } in kubefed_api::group_versions() {
             let name = format!("{version}.{group}");
             let object = json!({
                 "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": {"name": name},

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use kubefed_api::federatedtypeconfig;
+use kubefed_apimachinery::gvk::GroupVersion;
 use kubefed_tests::control_plane::a_control_plane;
 use kubefed_tests::manifests::{OVERLAYS, kustomize, overlay};
 use kubefed_tests::{NAMESPACE, binary, eventually, kubernetes};
@@ -39,12 +40,15 @@ fn pods(objects: &[Value]) -> Vec<(&str, &Value)> {
 
 #[test]
 fn apiservices_are_those_of_our_groups_and_verify_who_answers() {
-    let ours: BTreeSet<(String, String)> = kubefed_api::group_versions();
+    let ours = kubefed_api::group_versions();
     for name_of_overlay in OVERLAYS {
         let objects = overlay(name_of_overlay);
         let text = |value: &Value| value.as_str().expect("text").to_owned();
         let services: Vec<&Value> = of_kind(&objects, "APIService").collect();
-        let led = services.iter().map(|s| (text(&s["spec"]["group"]), text(&s["spec"]["version"])));
+        let led = services.iter().map(|s| GroupVersion {
+            group: text(&s["spec"]["group"]),
+            version: text(&s["spec"]["version"]),
+        });
         assert_eq!(led.collect::<BTreeSet<_>>(), ours);
         assert_eq!(services.len(), ours.len());
         for service in &services {
