@@ -49,6 +49,18 @@ const ANY: Row = Row {
     conditions: &[],
 };
 
+/// What keeps copies of one pod.
+const COPIES: Row = Row {
+    always: &[("replicas", Replicas)],
+    numbers: &[
+        ("observedGeneration", Generation),
+        ("fullyLabeledReplicas", Replicas),
+        ("readyReplicas", Replicas),
+        ("availableReplicas", Replicas),
+    ],
+    ..ANY
+};
+
 pub(crate) static ROWS: &[Row] = &[
     Row {
         group: "apps",
@@ -94,32 +106,8 @@ pub(crate) static ROWS: &[Row] = &[
         ],
         ..ANY
     },
-    Row {
-        group: "apps",
-        plural: "replicasets",
-        kind: "ReplicaSet",
-        always: &[("replicas", Replicas)],
-        numbers: &[
-            ("observedGeneration", Generation),
-            ("fullyLabeledReplicas", Replicas),
-            ("readyReplicas", Replicas),
-            ("availableReplicas", Replicas),
-        ],
-        ..ANY
-    },
-    Row {
-        group: "",
-        plural: "replicationcontrollers",
-        kind: "ReplicationController",
-        always: &[("replicas", Replicas)],
-        numbers: &[
-            ("observedGeneration", Generation),
-            ("fullyLabeledReplicas", Replicas),
-            ("readyReplicas", Replicas),
-            ("availableReplicas", Replicas),
-        ],
-        ..ANY
-    },
+    Row { group: "apps", plural: "replicasets", kind: "ReplicaSet", ..COPIES },
+    Row { group: "", plural: "replicationcontrollers", kind: "ReplicationController", ..COPIES },
     Row {
         group: "apps",
         plural: "statefulsets",
