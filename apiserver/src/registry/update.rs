@@ -83,7 +83,7 @@ impl Write<'_> {
     pub async fn create(
         &self,
         namespace: &str,
-        object: Value,
+        mut object: Value,
         tracking: Tracking,
     ) -> Result<Arc<Object>, Status> {
         let resource = &self.route.resource;
@@ -98,7 +98,9 @@ impl Write<'_> {
         let mut attempt = 0;
         loop {
             attempt += 1;
-            let mut candidate = object.clone();
+            // Only a generated name is tried again.
+            let mut candidate =
+                if generated { object.clone() } else { std::mem::take(&mut object) };
             if generated && let Some(base) = meta::generate_name(&candidate).map(str::to_owned) {
                 meta::set_name(&mut candidate, &names::generate_name(&base, &(self.random)()));
             }
