@@ -5,19 +5,15 @@ use std::time::Duration;
 
 use kubefed_apimachinery::meta;
 use kubefed_apimachinery::status::Status;
-use kubefed_storage::cacher::{
-    At, EventType, ListQuery, WatchEvent, WatchFrom, WatchQuery, Watcher,
-};
+use kubefed_storage::cacher::{At, EventType, ListQuery, WatchEvent, Watcher};
 use kubefed_storage::object::Object;
 use serde_json::Value;
-use tokio::time::Instant;
 
 use crate::query::DeleteOptions;
 use crate::registry::{Part, Resource, Route, Tracking, Write};
 use crate::server::Server;
 
-/// How long a watch lasts before it is begun anew, and the pause before that when it fails.
-const WATCH: Duration = Duration::from_secs(3600);
+/// The pause before a watch that failed is begun anew.
 const RETRY: Duration = Duration::from_millis(50);
 
 /// Reads and writes past filters and handlers, with the same rules for objects.
@@ -196,15 +192,7 @@ impl Loopback {
     /// A new watch, as soon as there can be one; `None` when the server ends or does not serve the kind.
     async fn watch(&self, group: &str, plural: &str) -> Option<Watcher> {
         while !self.server.token.is_cancelled() {
-            let query = WatchQuery {
-                prefix: String::new(),
-                from: WatchFrom::State(At::Any),
-                filter: None,
-                bookmarks: false,
-                initial_events_end: true,
-                deadline: Instant::now() + WATCH,
-            };
-            match self.server.registry.resource(group, plural)?.cacher.watch(query).await {
+            match self.server.registry.resource(group, plural)?.watch().await {
                 Ok(watcher) => return Some(watcher),
                 Err(_) => tokio::time::sleep(RETRY).await,
             }

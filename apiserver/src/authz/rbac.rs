@@ -9,11 +9,10 @@ use async_trait::async_trait;
 use futures::future::select_all;
 use kubefed_apimachinery::labels::Selector;
 use kubefed_apimachinery::status::Status;
-use kubefed_storage::cacher::{At, ListQuery, WatchFrom, WatchQuery, Watcher};
+use kubefed_storage::cacher::{At, ListQuery, Watcher};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
 use super::{Attributes, Authorizer, Decision};
 use crate::registry::{Registry, Resource};
@@ -217,15 +216,7 @@ impl Rbac {
         loop {
             let mut watchers: Vec<Watcher> = Vec::new();
             for resource in &resources {
-                let query = WatchQuery {
-                    prefix: String::new(),
-                    from: WatchFrom::State(At::Any),
-                    filter: None,
-                    bookmarks: false,
-                    initial_events_end: false,
-                    deadline: Instant::now() + Duration::from_secs(3600),
-                };
-                if let Ok(watcher) = resource.cacher.watch(query).await {
+                if let Ok(watcher) = resource.watch().await {
                     watchers.push(watcher);
                 }
             }

@@ -1,15 +1,20 @@
 //! One stored kind: its objects by namespace and name, read through the watch cache.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use kubefed_apimachinery::definition::Definition;
 use kubefed_apimachinery::gvk::{GroupKind, GroupResource};
 use kubefed_apimachinery::status::Status;
-use kubefed_storage::cacher::{self, At, Cacher};
+use kubefed_storage::cacher::{self, At, Cacher, WatchFrom, WatchQuery, Watcher};
 use kubefed_storage::object::Object;
 use kubefed_storage::{Entry, Revision, Store};
 use serde_json::Value;
+use tokio::time::Instant;
+
+/// How long a watch of the server's own lasts before it is begun anew.
+const WATCH: Duration = Duration::from_secs(3600);
 
 /// A kind with its place in the store and its watch cache.
 pub struct Resource {
@@ -43,6 +48,19 @@ impl Resource {
         let key = self.key(namespace, name);
         let object = self.cacher.get(&key, at).await.map_err(|error| self.read_error(error))?;
         object.ok_or_else(|| Status::not_found(&self.group_resource(), name))
+    }
+
+    /// A watch of every object: those that the cache has, a bookmark behind them, then what changes.
+    pub(crate) async fn watch(&self) -> Result<Watcher, cacher::Error> {
+        let query = WatchQuery {
+            prefix: String::new(),
+            from: WatchFrom::State(At::Any),
+            filter: None,
+            bookmarks: false,
+            initial_events_end: true,
+            deadline: Instant::now() + WATCH,
+        };
+        self.cacher.watch(query).await
     }
 
     /// One object as the store has it now, past the cache: for writers that lost a race.
