@@ -24,7 +24,7 @@ use kubefed_certs::{Authority, ClientTls, Clients, ServerFiles};
 use kubefed_controllers::client::{Access, Client};
 use kubefed_controllers::metrics::Metrics;
 use kubefed_storage::embedded;
-use serde_json::json;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -376,6 +376,23 @@ pub async fn a_federation_of(names: &[&str]) -> Federation {
         federation.wait_ready(name).await;
     }
     federation
+}
+
+/// What brings a namespace to every member.
+pub fn federated_namespace(name: &str) -> Value {
+    json!({
+        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace",
+        "metadata": {"name": name, "namespace": name},
+        "spec": {"template": {}, "placement": {"clusterSelector": {}}},
+    })
+}
+
+/// Makes a namespace that is in every member.
+pub async fn a_namespace_everywhere(admin: &Client, name: &str) {
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    admin.create("/api/v1/namespaces", &namespace).await.expect("created");
+    let path = format!("/apis/types.kubefed.io/v1beta1/namespaces/{name}/federatednamespaces");
+    admin.create(&path, &federated_namespace(name)).await.expect("created");
 }
 
 /// Joins a member under a name, reached at `url`.

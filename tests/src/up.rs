@@ -2,7 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kubefed_controllers::client::Client;
@@ -41,6 +41,12 @@ impl Up {
             panic!("kubefed up says {first:?}")
         };
         Up { child, kubeconfig }
+    }
+
+    /// Ends what runs in a directory, as a user does.
+    pub fn down(dir: &Path) -> Output {
+        let mut down = Command::new(binary("kubefed"));
+        down.args(["down", "--dir"]).arg(dir).output().expect("kubefed starts")
     }
 
     /// A kubectl, in the context `federation` unless its arguments name another.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use kubefed_api::federatedtypeconfig;
 use kubefed_tests::control_plane::{ControlPlane, a_control_plane};
-use kubefed_tests::{NAMESPACE, binary, eventually, guide};
+use kubefed_tests::{NAMESPACE, binary, eventually, federated_namespace, guide};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -135,9 +135,9 @@ async fn the_guides_deployment_reaches_real_members_through_a_real_host() {
 
     kubectl.ok("create namespace test-namespace", "").await;
     kubectl.ok("apply -f -", &guide("4.1")).await;
-    for manifest in [FEDERATED_NAMESPACE, &guide("4.2")] {
+    for manifest in [federated_namespace("test-namespace").to_string(), guide("4.2")] {
         eventually("kubectl finds the kind", async || {
-            kubectl.run("apply -f -", manifest).await.status.success().then_some(())
+            kubectl.run("apply -f -", &manifest).await.status.success().then_some(())
         })
         .await;
     }
@@ -189,12 +189,3 @@ async fn the_guides_deployment_reaches_real_members_through_a_real_host() {
     manager.cancel();
     running.await.expect("it ends").expect("it ends well");
 }
-
-const FEDERATED_NAMESPACE: &str = r#"
-apiVersion: types.kubefed.io/v1beta1
-kind: FederatedNamespace
-metadata: {name: test-namespace, namespace: test-namespace}
-spec:
-  template: {}
-  placement: {clusterSelector: {}}
-"#;

@@ -1,6 +1,8 @@
 //! The KubeFedConfig, in the federation and in a file, while a controller manager runs.
 
-use kubefed_tests::{Federation, NAMESPACE, a_federation_of, eventually, guide};
+use kubefed_tests::{
+    Federation, NAMESPACE, a_federation_of, a_namespace_everywhere, eventually, guide,
+};
 use serde_json::{Value, json};
 
 fn core(plural: &str, name: &str) -> String {
@@ -21,16 +23,8 @@ async fn deployments_are(federation: &Federation, state: &str) {
 async fn feature_gates_are_taken_up_at_once_in_both_spellings() {
     let federation = a_federation_of(&["cluster1", "cluster2"]).await;
     let (admin, kubectl) = (federation.admin(), federation.api.kubectl());
-    let namespace =
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "test-namespace"}});
-    admin.create("/api/v1/namespaces", &namespace).await.expect("created");
-    let federated = json!({
-        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace",
-        "metadata": {"name": "test-namespace", "namespace": "test-namespace"},
-        "spec": {"template": {}, "placement": {"clusterSelector": {}}},
-    });
     let types = "/apis/types.kubefed.io/v1beta1/namespaces/test-namespace";
-    admin.create(&format!("{types}/federatednamespaces"), &federated).await.expect("created");
+    a_namespace_everywhere(&admin, "test-namespace").await;
     let collects = json!({"spec": {"statusCollection": "Enabled"}});
     admin.merge(&core("federatedtypeconfigs", "deployments.apps"), &collects).await.expect("done");
     kubectl.ok("apply -f -", &guide("4.2")).await;

@@ -3,7 +3,8 @@
 use kubefed_tests::raw::ADMIN;
 use kubefed_tests::widgets::{CRDS, V1, V1BETA1, define, is_gone, refusal, widget, widgets};
 use kubefed_tests::{
-    Cluster, Kubectl, NAMESPACE, PATIENCE, a_federation_of, a_member, eventually, kubernetes,
+    Cluster, Kubectl, NAMESPACE, PATIENCE, a_federation_of, a_member, a_namespace_everywhere,
+    eventually, kubernetes,
 };
 use serde_json::{Value, json};
 
@@ -212,9 +213,7 @@ async fn a_custom_resource_is_federated_like_any_other_kind() {
     admin.create(&configs, &config).await.unwrap();
 
     let types = "/apis/types.kubefed.io/v1beta1/namespaces/ns";
-    admin.create("/api/v1/namespaces", &json!({"metadata": {"name": "ns"}})).await.unwrap();
-    let namespace = json!({"apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace", "metadata": {"name": "ns"}, "spec": {"template": {}, "placement": {"clusterSelector": {}}}});
-    admin.create(&format!("{types}/federatednamespaces"), &namespace).await.unwrap();
+    a_namespace_everywhere(&admin, "ns").await;
     let federated = json!({"apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedWidget", "metadata": {"name": "a"}, "spec": {
         "template": {"spec": {"size": 3, "parts": [{"name": "x"}]}},
         "placement": {"clusterSelector": {}},

@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use kubefed_tests::control_plane::{ControlPlane, a_control_plane};
 use kubefed_tests::manifests::{documents, overlay};
-use kubefed_tests::{NAMESPACE, a_member, binary, eventually};
+use kubefed_tests::{NAMESPACE, a_member, binary, eventually, federated_namespace};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -271,20 +271,13 @@ async fn an_installed_federation_works_with_the_rights_that_it_is_given() {
     let kubectl = host.kubectl("admin", &["system:masters"]);
     kubectl.ok("wait kubefedcluster cluster1 --for=condition=Ready --timeout=60s", "").await;
     kubectl.ok("create namespace test-namespace", "").await;
-    let everywhere = json!({"clusterSelector": {}});
     let objects = [
-        (
-            "federatednamespaces",
-            json!({
-                "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace",
-                "metadata": {"name": "test-namespace"}, "spec": {"template": {}, "placement": everywhere},
-            }),
-        ),
+        ("federatednamespaces", federated_namespace("test-namespace")),
         (
             "federatedconfigmaps",
             json!({
                 "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedConfigMap",
-                "metadata": {"name": "settings"}, "spec": {"template": {"data": {"a": "b"}}, "placement": everywhere},
+                "metadata": {"name": "settings"}, "spec": {"template": {"data": {"a": "b"}}, "placement": {"clusterSelector": {}}},
             }),
         ),
     ];

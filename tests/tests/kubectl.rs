@@ -1,7 +1,7 @@
 //! The federation endpoint as kubectl sees it.
 
 use kubefed_tests::up::Up;
-use kubefed_tests::{Kubectl, a_federation, guide, kubernetes};
+use kubefed_tests::{Kubectl, a_federation, federated_namespace, guide, kubernetes};
 
 const NAMESPACE: &str =
     r#"{"apiVersion":"v1","kind":"Namespace","metadata":{"name":"test-namespace"}}"#;
@@ -121,7 +121,7 @@ async fn old_and_new_kubectl_do_a_days_work() {
     let federation = Up::start(dir.path());
     let first = federation.kubectl_at("kubectl".into());
     first.ok("create -f -", NAMESPACE).await;
-    first.ok("apply -f -", FEDERATED_NAMESPACE).await;
+    first.ok("apply -f -", &federated_namespace("test-namespace").to_string()).await;
     for program in programs {
         a_day_of_work(&federation.kubectl_at(program)).await;
     }
@@ -148,13 +148,4 @@ items:
           spec:
             containers: [{name: main, image: nginx}]
     placement: {clusters: []}
-"#;
-
-const FEDERATED_NAMESPACE: &str = r#"
-apiVersion: types.kubefed.io/v1beta1
-kind: FederatedNamespace
-metadata: {name: test-namespace, namespace: test-namespace}
-spec:
-  template: {}
-  placement: {clusterSelector: {}}
 "#;

@@ -2,24 +2,14 @@
 
 use kubefed_tests::front::Front;
 use kubefed_tests::proxy::Proxy;
-use kubefed_tests::{Cluster, Federation, NAMESPACE, a_federation_of, a_member, eventually, join};
+use kubefed_tests::{
+    Cluster, Federation, NAMESPACE, a_federation_of, a_member, a_namespace_everywhere, eventually,
+    join,
+};
 use serde_json::{Value, json};
 
 const TYPES: &str = "/apis/types.kubefed.io/v1beta1/namespaces/ns";
 const MANAGED: &str = "kubefed.io/managed";
-
-/// A federated namespace `ns` in every member.
-async fn with_a_namespace(federation: &Federation) {
-    let admin = federation.admin();
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}});
-    admin.create("/api/v1/namespaces", &namespace).await.expect("done");
-    let federated = json!({
-        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace",
-        "metadata": {"name": "ns", "namespace": "ns"},
-        "spec": {"template": {}, "placement": {"clusterSelector": {}}},
-    });
-    admin.create(&format!("{TYPES}/federatednamespaces"), &federated).await.expect("done");
-}
 
 async fn federate_configmap(federation: &Federation, name: &str) -> String {
     let object = json!({
@@ -84,7 +74,7 @@ async fn near_and_far() -> (Federation, Proxy) {
     join(&federation.api, "far", &road.url(), &far).await;
     federation.members.push(("far".into(), far));
     federation.wait_ready("far").await;
-    with_a_namespace(&federation).await;
+    a_namespace_everywhere(&federation.admin(), "ns").await;
     (federation, road)
 }
 
@@ -132,7 +122,7 @@ async fn a_deletion_waits_for_the_member_that_is_away() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_many_edits_in_a_row_the_last_one_stays() {
     let federation = a_federation_of(&["one", "two"]).await;
-    with_a_namespace(&federation).await;
+    a_namespace_everywhere(&federation.admin(), "ns").await;
     let path = federate_configmap(&federation, "a").await;
     for round in 0..5 {
         for number in 0..20 {
@@ -152,7 +142,7 @@ async fn of_many_edits_in_a_row_the_last_one_stays() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_stays_marked_and_its_mark_is_put_back() {
     let federation = a_federation_of(&["one"]).await;
-    with_a_namespace(&federation).await;
+    a_namespace_everywhere(&federation.admin(), "ns").await;
     federate_configmap(&federation, "a").await;
     let member = federation.member("one");
     has(member, "a", "first").await;
@@ -181,7 +171,7 @@ async fn a_namespace_stays_marked_and_its_mark_is_put_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_whose_owner_took_it_back_is_left_alone() {
     let federation = a_federation_of(&["one"]).await;
-    with_a_namespace(&federation).await;
+    a_namespace_everywhere(&federation.admin(), "ns").await;
     let path = federate_configmap(&federation, "a").await;
     let member = federation.member("one");
     has(member, "a", "first").await;
@@ -202,7 +192,7 @@ async fn an_object_whose_owner_took_it_back_is_left_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_object_that_is_orphaned_stays_without_the_mark() {
     let federation = a_federation_of(&["one"]).await;
-    with_a_namespace(&federation).await;
+    a_namespace_everywhere(&federation.admin(), "ns").await;
     let path = federate_configmap(&federation, "a").await;
     has(federation.member("one"), "a", "first").await;
     let orphan = json!({"metadata": {"annotations": {"kubefed.io/orphan": "true"}}});
@@ -216,7 +206,7 @@ async fn an_object_that_is_orphaned_stays_without_the_mark() {
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_are_only_where_their_namespace_is() {
     let federation = a_federation_of(&["one", "two"]).await;
-    with_a_namespace(&federation).await;
+    a_namespace_everywhere(&federation.admin(), "ns").await;
     let path = federate_configmap(&federation, "a").await;
     has(federation.member("two"), "a", "first").await;
     told(&federation, &path, "True").await;
@@ -236,7 +226,7 @@ async fn objects_are_only_where_their_namespace_is() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_keeps_its_replicas_is_not_scaled() {
     let federation = a_federation_of(&["one"]).await;
-    with_a_namespace(&federation).await;
+    a_namespace_everywhere(&federation.admin(), "ns").await;
     let admin = federation.admin();
     let pod = json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "a", "image": "a"}]}});
     let object = json!({
@@ -276,7 +266,7 @@ async fn a_member_that_keeps_its_replicas_is_not_scaled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_manager_that_starts_anew_writes_only_what_differs() {
     let mut federation = a_federation_of(&["one", "two"]).await;
-    with_a_namespace(&federation).await;
+    a_namespace_everywhere(&federation.admin(), "ns").await;
     let mut paths = Vec::new();
     for number in 0..20 {
         paths.push(federate_configmap(&federation, &format!("c{number}")).await);
@@ -342,7 +332,7 @@ async fn type_is(federation: &Federation, name: &str, state: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_end_of_a_type_is_the_end_of_its_sync_and_of_nothing_else() {
     let mut federation = a_federation_of(&["one"]).await;
-    with_a_namespace(&federation).await;
+    a_namespace_everywhere(&federation.admin(), "ns").await;
     let path = federate_configmap(&federation, "a").await;
     has(federation.member("one"), "a", "first").await;
     told(&federation, &path, "True").await;
@@ -375,7 +365,7 @@ async fn the_end_of_a_type_is_the_end_of_its_sync_and_of_nothing_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_type_whose_propagation_is_off_is_not_synced_and_says_so() {
     let federation = a_federation_of(&["one"]).await;
-    with_a_namespace(&federation).await;
+    a_namespace_everywhere(&federation.admin(), "ns").await;
     let path = federate_configmap(&federation, "a").await;
     has(federation.member("one"), "a", "first").await;
     let admin = federation.admin();
@@ -408,7 +398,7 @@ async fn a_member_that_fails_whatever_it_is_asked_is_asked_rarely_and_taken_up_a
     join(&federation.api, "frail", &front.url(), &frail).await;
     federation.members.push(("frail".into(), frail));
     federation.wait_ready("frail").await;
-    with_a_namespace(&federation).await;
+    a_namespace_everywhere(&federation.admin(), "ns").await;
     let first = federate_configmap(&federation, "first").await;
     told(&federation, &first, "True").await;
     let pauses = |federation: &Federation| metric(federation, "kubefed_lane_pauses_total", "frail");

@@ -1,6 +1,6 @@
 //! From a federated object to the members, and back.
 
-use kubefed_tests::{Federation, a_federation_of, eventually, guide};
+use kubefed_tests::{Federation, a_federation_of, a_namespace_everywhere, eventually, guide};
 use serde_json::{Value, json};
 
 const DEPLOYMENTS: &str = "/apis/apps/v1/namespaces/test-namespace/deployments";
@@ -10,17 +10,7 @@ const FEDERATED: &str =
 /// The guide's FederatedDeployment in its namespace, federated to both clusters.
 async fn with_the_guides_deployment() -> Federation {
     let federation = a_federation_of(&["cluster1", "cluster2"]).await;
-    let admin = federation.admin();
-    let namespace =
-        json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "test-namespace"}});
-    admin.create("/api/v1/namespaces", &namespace).await.expect("created");
-    let federated = json!({
-        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace",
-        "metadata": {"name": "test-namespace", "namespace": "test-namespace"},
-        "spec": {"template": {}, "placement": {"clusterSelector": {}}},
-    });
-    let path = "/apis/types.kubefed.io/v1beta1/namespaces/test-namespace/federatednamespaces";
-    admin.create(path, &federated).await.expect("created");
+    a_namespace_everywhere(&federation.admin(), "test-namespace").await;
     federation.api.kubectl().ok("apply -f -", &guide("4.2")).await;
     federation
 }

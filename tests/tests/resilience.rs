@@ -1,33 +1,17 @@
 //! What does not answer, and what is killed.
 
-use std::process::Command;
 use std::time::Duration;
 
 use kubefed_controllers::client::Client;
 use kubefed_tests::up::Up;
-use kubefed_tests::{PATIENCE, a_federation_of, binary, eventually};
+use kubefed_tests::{PATIENCE, a_federation_of, a_namespace_everywhere, eventually};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 const MAPS: &str = "/apis/types.kubefed.io/v1beta1/namespaces/many/federatedconfigmaps";
-const FEDERATED_NAMESPACES: &str =
-    "/apis/types.kubefed.io/v1beta1/namespaces/many/federatednamespaces";
 const RECORDS: &str = "/apis/core.kubefed.io/v1alpha1/namespaces/many/propagatedversions";
 const CONFIG_MAPS: &str = "/api/v1/namespaces/many/configmaps";
-
-fn federated_namespace() -> Value {
-    json!({
-        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace",
-        "metadata": {"name": "many"}, "spec": {"template": {}, "placement": {"clusterSelector": {}}},
-    })
-}
-
-async fn with_namespace(federation: &Client) {
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "many"}});
-    federation.create("/api/v1/namespaces", &namespace).await.expect("created");
-    federation.create(FEDERATED_NAMESPACES, &federated_namespace()).await.expect("created");
-}
 
 fn map(n: usize) -> Value {
     json!({
@@ -48,7 +32,7 @@ async fn wait_for_maps(member: &Client, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_never_answers_delays_no_other() {
     let federation = a_federation_of(&["cluster1", "cluster2"]).await;
-    with_namespace(&federation.admin()).await;
+    a_namespace_everywhere(&federation.admin(), "many").await;
     let _silent = federation.join_silent("silent").await;
     let admin = federation.admin();
     for n in 0..100 {
@@ -89,7 +73,7 @@ async fn no_acknowledged_object_is_lost_when_processes_are_killed() {
     let dir = tempfile::tempdir().expect("a directory");
     let mut up = Up::start(dir.path());
     let federation = up.client("federation");
-    with_namespace(&federation).await;
+    a_namespace_everywhere(&federation, "many").await;
     let mut writers = JoinSet::new();
     let mut todo = 0..CREATES;
     for acknowledged in 0..CREATES {
@@ -123,9 +107,7 @@ async fn no_acknowledged_object_is_lost_when_processes_are_killed() {
             .await;
         }
         if round == 0 {
-            let mut down = Command::new(binary("kubefed"));
-            let down = down.args(["down", "--dir"]).arg(dir.path()).status();
-            assert!(down.expect("kubefed runs").success());
+            assert!(Up::down(dir.path()).status.success());
             up = Up::start(dir.path());
         }
     }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow};
 use kubefed_controllers::client::{Client, Watch};
-use kubefed_tests::{Federation, a_federation_of};
+use kubefed_tests::{Federation, a_federation_of, a_namespace_everywhere};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
@@ -21,15 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) async fn run() -> anyhow::Result<()> {
     let federation = a_federation_of(MEMBERS).await;
     let admin = federation.admin();
-    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}});
-    admin.create("/api/v1/namespaces", &namespace).await?;
-    let federated = json!({
-        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedNamespace",
-        "metadata": {"name": "bench", "namespace": "bench"},
-        "spec": {"template": {}, "placement": {"clusterSelector": {}}},
-    });
-    let path = "/apis/types.kubefed.io/v1beta1/namespaces/bench/federatednamespaces";
-    admin.create(path, &federated).await?;
+    a_namespace_everywhere(&admin, "bench").await;
 
     let member = federation.member(MEMBERS[0]).admin();
     let mut watch = watch(&member).await?;
