@@ -83,6 +83,7 @@ fn end_by_signal(options: &ProcessOptions, token: &CancellationToken) -> std::io
             }
         };
         signal().await;
+        tracing::info!("ending: a signal came");
         signalled.cancel();
         signal().await;
         tracing::warn!("a second signal: what is under way is not waited for");

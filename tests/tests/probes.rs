@@ -83,7 +83,12 @@ async fn a_server_is_ready_only_when_it_knows_the_rights() {
     // Who asks before that is not refused what they may do, but waits.
     let mut alice = federation.raw_h2(Some(("alice", &[]))).await;
     let early = tokio::spawn(async move { alice.get("/apis").await.code });
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    eventually("it is there", async || {
+        let metrics = federation.server.metrics.render();
+        let under_way = r#"apiserver_current_inflight_requests{request_kind="readOnly"} 1"#;
+        metrics.contains(under_way).then_some(())
+    })
+    .await;
     release.send(true).expect("the store waits");
     assert_eq!(early.await.expect("an answer"), 200);
     eventually("the server is ready", async || {

@@ -1,48 +1,37 @@
 //! `kubefed up` as a user runs it: the binaries, in a directory of their own.
 
-use std::io::Write as _;
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use kubefed_tests::up::Up;
-use kubefed_tests::{binary, guide};
+use kubefed_tests::{Kubectl, binary, eventually, federated_namespace, guide};
 use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+use tokio::process::{Child, Command};
 
 const PATIENCE: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_millis(50);
 
 fn kubefed() -> Command {
     Command::new(binary("kubefed"))
 }
 
-/// What one does with an `up`.
-trait Use {
-    fn kubectl_with(&self, arguments: &str, input: &str) -> Output;
-    fn kubectl(&self, arguments: &str) -> Output {
-        self.kubectl_with(arguments, "")
-    }
-    fn check(&self) -> Output;
+fn kubectl(up: &Up) -> Kubectl {
+    up.kubectl_at("kubectl".into())
 }
 
-impl Use for Up {
-    fn kubectl_with(&self, arguments: &str, input: &str) -> Output {
-        let mut child = Command::new("kubectl")
-            .args(arguments.split(' '))
-            .arg("--cache-dir")
-            .arg(self.kubeconfig.with_file_name("cache"))
-            .env("KUBECONFIG", &self.kubeconfig)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("kubectl is on the PATH");
-        child.stdin.take().expect("piped").write_all(input.as_bytes()).expect("kubectl reads");
-        child.wait_with_output().expect("kubectl ends")
-    }
+async fn check(up: &Up) -> Output {
+    let mut check = kubefed();
+    check.arg("check").env("KUBECONFIG", &up.kubeconfig);
+    check.output().await.expect("kubefed starts")
+}
 
-    fn check(&self) -> Output {
-        kubefed().arg("check").env("KUBECONFIG", &self.kubeconfig).output().expect("kubefed starts")
-    }
+/// What `kubefed check` says when all is well.
+async fn all_is_well(up: &Up) -> String {
+    eventually("check", async || {
+        let output = check(up).await;
+        output.status.success().then(|| text(&output))
+    })
+    .await
 }
 
 fn text(output: &Output) -> String {
@@ -53,79 +42,71 @@ fn text(output: &Output) -> String {
     )
 }
 
-/// Tries again until the command succeeds.
-fn succeeds(what: &str, command: impl Fn() -> Output) -> String {
-    let began = Instant::now();
-    loop {
-        let output = command();
-        if output.status.success() {
-            return text(&output);
-        }
-        assert!(began.elapsed() < PATIENCE, "{what}: {}", text(&output));
-        std::thread::sleep(LOOK);
-    }
+/// What kubectl says once it succeeds.
+async fn succeeds(kubectl: &Kubectl, arguments: &str, input: &str) -> String {
+    eventually(arguments, async || {
+        let output = kubectl.run(arguments, input).await;
+        output.status.success().then(|| text(&output))
+    })
+    .await
 }
 
-#[test]
-fn the_demo_sees_every_step() {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_demo_sees_every_step() {
     let dir = TempDir::new().expect("a directory");
-    let output = kubefed()
-        .args(["up", "--demo", "--exit", "--dir"])
-        .arg(dir.path())
-        .output()
-        .expect("starts");
+    let mut up = kubefed();
+    up.args(["up", "--demo", "--exit", "--dir"]).arg(dir.path());
+    let output = up.output().await.expect("kubefed starts");
     assert!(output.status.success(), "{}", text(&output));
     assert!(text(&output).contains("go on with"), "{}", text(&output));
 }
 
-/// Waits until a process ends.
-fn ends(process: &mut Child) -> ExitStatus {
-    let began = Instant::now();
-    loop {
-        if let Some(status) = process.try_wait().expect("it can be waited for") {
-            return status;
-        }
-        if began.elapsed() >= PATIENCE {
-            let _ended_meanwhile = process.kill();
-            panic!("it goes on");
-        }
-        std::thread::sleep(LOOK);
-    }
+/// Waits until a process ends, and returns its exit code.
+async fn ends(mut process: Child) -> Option<i32> {
+    let status = tokio::time::timeout(PATIENCE, process.wait()).await.expect("it goes on");
+    status.expect("it can be waited for").code()
 }
 
 /// A long time in which load balancers were to see it leave could not be cut short.
-#[test]
-fn a_second_signal_ends_a_server_at_once() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_a_server_at_once() {
     let dir = TempDir::new().expect("a directory");
-    let file = |name: &str| dir.path().join(name);
     let mut server = Command::new(binary("kubefed-apiserver"))
         .args(["--storage-backend=embedded", "--secure-port=0", "--shutdown-delay-duration=1h"])
         .arg("--data-dir")
-        .arg(file("data"))
+        .arg(dir.path().join("data"))
         .arg("--cert-dir")
-        .arg(file("certificates"))
-        .arg("--endpoint-file")
-        .arg(file("endpoint"))
+        .arg(dir.path().join("certificates"))
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
         .spawn()
         .expect("it starts");
-    let began = Instant::now();
-    while !file("endpoint").exists() {
-        assert!(began.elapsed() < PATIENCE, "it does not listen");
-        std::thread::sleep(LOOK);
-    }
-    let id = server.id().to_string();
-    let signal = || Command::new("kill").args(["-TERM", &id]).status().expect("kill").success();
-    assert!(signal());
-    // Two that come as one are one.
-    std::thread::sleep(LOOK);
+    let id = server.id().expect("it runs").to_string();
+    let signal = || std::process::Command::new("kill").args(["-TERM", &id]).status();
+    let mut log = BufReader::new(server.stderr.take().expect("piped")).lines();
+    let mut says = async |wanted: &str| {
+        let line = async {
+            while let Some(line) = log.next_line().await.expect("text") {
+                if line.contains(wanted) {
+                    return;
+                }
+            }
+            panic!("it ends without {wanted:?}")
+        };
+        tokio::time::timeout(PATIENCE, line).await.expect("it says so");
+    };
+    says("serving").await;
+    assert!(signal().expect("kill").success());
+    // Two signals that come before the first is seen are one.
+    says("a signal came").await;
     assert!(server.try_wait().expect("it can be waited for").is_none(), "it waits");
-    assert!(signal());
-    assert_eq!(ends(&mut server).code(), Some(1));
+    assert!(signal().expect("kill").success());
+    assert_eq!(ends(server).await, Some(1));
 }
 
 /// It wrote its error and then waited for its parent: `up` could not start it anew.
-#[test]
-fn a_server_that_cannot_start_ends_while_its_parent_lives() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_cannot_start_ends_while_its_parent_lives() {
     let dir = TempDir::new().expect("a directory");
     let no_directory = dir.path().join("file");
     std::fs::write(&no_directory, "").expect("written");
@@ -134,35 +115,37 @@ fn a_server_that_cannot_start_ends_while_its_parent_lives() {
         .args(["--tls-cert-file=none", "--tls-private-key-file=none", "--data-dir"])
         .arg(&no_directory)
         .stdin(Stdio::piped())
+        .kill_on_drop(true)
         .spawn()
         .expect("it starts");
     // Held open: this process is its parent, and lives.
     let stdin = server.stdin.take();
-    let status = ends(&mut server);
-    assert!(!status.success());
+    assert_eq!(ends(server).await, Some(1));
     drop(stdin);
 }
 
-#[test]
-fn a_federation_heals_and_keeps_its_data() {
+#[tokio::test(flavor = "multi_thread")]
+async fn a_federation_heals_and_keeps_its_data() {
     let dir = TempDir::new().expect("a directory");
     let up = Up::start(dir.path());
     let kubeconfig = std::fs::read_to_string(&up.kubeconfig).expect("a kubeconfig");
-    succeeds("check", || up.check());
-    let refused = kubefed().args(["up", "--dir"]).arg(dir.path()).output().expect("kubefed starts");
+    all_is_well(&up).await;
+    let mut second = kubefed();
+    let refused = second.args(["up", "--dir"]).arg(dir.path()).output().await;
+    let refused = refused.expect("kubefed starts");
     assert!(!refused.status.success());
     assert!(text(&refused).contains("kubefed down"), "{}", text(&refused));
 
-    let labeled = up.kubectl("label namespace default kept=yes");
-    assert!(labeled.status.success(), "{}", text(&labeled));
+    kubectl(&up).ok("label namespace default kept=yes", "").await;
     up.kill("--name=cluster1");
-    succeeds("the member is back", || up.kubectl("--context cluster1 get namespace default"));
-    succeeds("check", || up.check());
+    // The member is back.
+    succeeds(&kubectl(&up), "--context cluster1 get namespace default", "").await;
+    all_is_well(&up).await;
 
     // Nobody tells the servers to end: they see it by themselves, while the next `up` waits for their ports and stores.
     drop(up);
     let up = Up::start(dir.path());
-    let kept = text(&up.kubectl("get namespaces -l kept=yes -o name"));
+    let kept = kubectl(&up).ok("get namespaces -l kept=yes -o name", "").await;
     assert_eq!(kept.trim(), "namespace/default");
     let server = |text: &str| -> Vec<String> {
         text.lines().filter(|line| line.contains("server:")).map(str::to_owned).collect()
@@ -171,58 +154,47 @@ fn a_federation_heals_and_keeps_its_data() {
     assert_eq!(server(&again), server(&kubeconfig), "kubeconfigs stay good");
 
     let began = Instant::now();
-    let down = kubefed().args(["down", "--dir"]).arg(dir.path()).output().expect("kubefed starts");
+    let down = Up::down(dir.path());
     assert!(down.status.success(), "{}", text(&down));
     assert!(began.elapsed() < Duration::from_secs(10), "down took {:?}", began.elapsed());
-    assert!(!up.check().status.success());
+    assert!(!check(&up).await.status.success());
 }
 
-const FEDERATED_NAMESPACE: &str = r#"
-apiVersion: types.kubefed.io/v1beta1
-kind: FederatedNamespace
-metadata: {name: test-namespace, namespace: test-namespace}
-spec:
-  template: {}
-  placement: {clusterSelector: {}}
-"#;
-
-#[test]
-fn the_guide_is_followed_on_a_running_federation() {
+#[tokio::test(flavor = "multi_thread")]
+async fn the_guide_is_followed_on_a_running_federation() {
     let dir = TempDir::new().expect("a directory");
     let up = Up::start(dir.path());
-    let absent = text(&up.kubectl("get kubefedconfigs -A"));
+    let kubectl = kubectl(&up);
+    let absent = text(&kubectl.run("get kubefedconfigs -A", "").await);
     assert!(absent.contains("No resources found"), "{absent}");
-    let checked = succeeds("check", || up.check());
+    let checked = all_is_well(&up).await;
     assert!(checked.contains("the defaults hold, scope Cluster"), "{checked}");
-    succeeds("the namespace", || up.kubectl("create namespace test-namespace"));
+    succeeds(&kubectl, "create namespace test-namespace", "").await;
 
     // In the order of the guide: what section 4 places is looked at before section 6 divides it anew.
     for sections in [&["2.2", "4.1", "4.2"][..], &["5.1", "5.2", "6.1", "6.2"]] {
         for section in sections {
-            let output = up.kubectl_with("apply --validate=strict -f -", &guide(section));
-            assert!(output.status.success(), "{section}: {}", text(&output));
+            kubectl.ok("apply --validate=strict -f -", &guide(section)).await;
         }
         if sections.contains(&"4.2") {
-            succeeds("the namespace is federated", || {
-                up.kubectl_with("apply -f -", FEDERATED_NAMESPACE)
-            });
+            let federated = federated_namespace("test-namespace").to_string();
+            succeeds(&kubectl, "apply -f -", &federated).await;
             for (cluster, replicas) in [("cluster1", "2"), ("cluster2", "3")] {
                 let get = "-n test-namespace get deployment test-deployment";
                 let get = format!("--context {cluster} {get} -o jsonpath={{.spec.replicas}}");
-                assert_eq!(succeeds(cluster, || up.kubectl(&get)), replicas, "{cluster}");
+                assert_eq!(succeeds(&kubectl, &get, "").await, replicas, "{cluster}");
             }
         }
     }
-    let refused = up.kubectl_with("apply --validate=strict -f -", &guide("3.1"));
-    assert!(!refused.status.success());
-    assert!(text(&refused).contains("spec.caBundle"), "{}", text(&refused));
+    let refused = kubectl.fails("apply --validate=strict -f -", &guide("3.1")).await;
+    assert!(refused.contains("spec.caBundle"), "{refused}");
 
     // The scope of the guide is another than that of the defaults, which holds until a restart.
-    succeeds("the user is told so", || {
-        let events = up.kubectl("get events --field-selector reason=RestartNeeded -o name");
-        let told = !events.stdout.is_empty();
-        if told { events } else { Command::new("false").output().expect("false") }
-    });
-    let checked = succeeds("check", || up.check());
+    eventually("the user is told so", async || {
+        let events = "get events --field-selector reason=RestartNeeded -o name";
+        (!kubectl.run(events, "").await.stdout.is_empty()).then_some(())
+    })
+    .await;
+    let checked = all_is_well(&up).await;
     assert!(checked.contains("scope Namespaced"), "{checked}");
 }

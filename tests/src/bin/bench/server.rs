@@ -1,13 +1,13 @@
 //! The server's lines of the budget.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 use bytes::Bytes;
 use http::{Method, header};
 use kubefed_api::{SYSTEM_NAMESPACE, federatedtypeconfig};
 use kubefed_controllers::client::{Access, Client};
+use kubefed_tests::eventually;
 use serde_json::{Value, json};
 
 use crate::load::{Ask, Load};
@@ -40,8 +40,14 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         token: None,
         ..Access::default()
     };
-    let admin = Client::new(access).map_err(|error| anyhow!(error))?;
+    let admin = Client::new(access.clone()).map_err(|error| anyhow!(error))?;
     prepare(&admin).await?;
+    let user = Client::new(Access { tls: process.tls("bench", &[])?, ..access });
+    let user = user.map_err(|error| anyhow!(error))?;
+    eventually("the federated kinds are served, and the user's rights known", async || {
+        user.get(COLLECTION).await.ok()
+    })
+    .await;
     let load = Load::connect(&process.address, &process.tls("bench", &[])?).await?;
     let bench = Bench { process, admin, load };
     bench.idle_watchers().await?;
@@ -76,15 +82,7 @@ async fn prepare(admin: &Client) -> anyhow::Result<()> {
         "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "bench"}],
     });
     admin.create(&format!("{rbac}/rolebindings"), &binding).await?;
-    for _ in 0..100 {
-        if admin.get(COLLECTION).await.is_ok() {
-            // The rules are taken up in the background as the kinds are.
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
-    anyhow::bail!("federateddeployments are not served")
+    Ok(())
 }
 
 fn name(index: usize) -> String {
