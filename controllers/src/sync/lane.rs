@@ -32,8 +32,6 @@ pub(super) const WORKERS: usize = 16;
 pub(super) const MOST_WORKERS: usize = 256;
 /// A member that has not listed the kind after this long cannot: it has no such kind, or hides it from us.
 const LISTING: Duration = Duration::from_secs(10);
-/// How long it may take until one of what is brought back after a pause asks something of the member.
-const SETTLING: Duration = Duration::from_millis(500);
 /// A member is hostile input: what it says is cut to a readable length.
 const MAX_MESSAGE: usize = 300;
 
@@ -195,6 +193,10 @@ impl Lane {
                 Err(()) if self.breaker.lock().parks(&key) => self.queue.done(&key),
                 Err(()) => self.queue.failed(&key),
             }
+            // If it asked nothing of the member, another one has to show whether the pause can end.
+            if self.breaker.lock().is_over(tokio::time::Instant::now()) {
+                self.paused.notify_one();
+            }
         }
     }
 
@@ -212,8 +214,7 @@ impl Lane {
                 continue;
             }
             some.into_iter().for_each(|key| self.queue.add(key));
-            // None of them may have needed a request.
-            tokio::time::sleep(SETTLING).await;
+            self.paused.notified().await;
         }
     }
 

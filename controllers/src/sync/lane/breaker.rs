@@ -110,6 +110,11 @@ impl Breaker {
         }
     }
 
+    /// Whether there was a pause whose end nothing has tried yet.
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.paused_until().is_some_and(|until| until <= now)
+    }
+
     /// Some of what is parked, to see whether the pause can end: not all of it needs a request.
     pub(super) fn some(&mut self, most: usize) -> Vec<Key> {
         let some: Vec<Key> = self.parked.drain(..most.min(self.parked.len())).collect();
@@ -175,8 +180,11 @@ mod tests {
             assert!(!breaker.failed("503", None, now));
             let until = breaker.paused_until().unwrap();
             pauses.push(until - now);
+            assert!(!breaker.is_over(now));
             now = until;
+            assert!(breaker.is_over(now));
             assert!(breaker.admits(&key("probe"), now));
+            assert!(!breaker.is_over(now));
             assert!(!breaker.admits(&key("other"), now));
             assert!(breaker.failed("503", None, now));
         }
