@@ -119,7 +119,8 @@ impl Host {
         Ok(Arc::new(host))
     }
 
-    /// Follows the host's trust, which `tls` tells clients of, and its namespaces, and tells it what `registry` serves, until `token` is cancelled.
+    /// Follows the host's trust, which `tls` tells clients of, and its namespaces, and tells it what `registry` serves,
+    /// until `token` is cancelled.
     pub(crate) fn follow(
         self: &Arc<Self>,
         registry: &Arc<Registry>,

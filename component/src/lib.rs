@@ -32,8 +32,8 @@ pub struct ProcessOptions {
 }
 
 /// Does the work of a process, and says on standard error what it failed of. The token that the work is given is
-/// cancelled at SIGINT, at SIGTERM (a second one ends the process at once), and with [`exit_with_parent`](ProcessOptions::exit_with_parent) when standard input
-/// ends.
+/// cancelled at SIGINT, at SIGTERM (a second one ends the process at once), and with
+/// [`exit_with_parent`](ProcessOptions::exit_with_parent) when standard input ends.
 pub async fn run<Work>(
     options: &ProcessOptions,
     work: impl FnOnce(CancellationToken) -> Work,

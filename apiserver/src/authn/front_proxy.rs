@@ -1,5 +1,6 @@
 //! Whom a host's front proxy names, and when it is believed: only over a connection whose certificate comes from the
-//! front proxy's authority and bears an allowed name (kubernetes.io, "Configure the Aggregation Layer"; `authentication/request/headerrequest` of `k8s.io/apiserver`).
+//! front proxy's authority and bears an allowed name (kubernetes.io, "Configure the Aggregation Layer";
+//! `authentication/request/headerrequest` of `k8s.io/apiserver`).
 
 use std::collections::BTreeMap;
 
