@@ -1,7 +1,9 @@
 //! The flags of the server, and from flags to a [`Config`](crate::server::Config).
 
+use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -255,13 +257,18 @@ impl ServingOptions {
     /// If the file can't be written.
     pub fn tell_endpoint(&self, address: SocketAddr) -> anyhow::Result<()> {
         let Some(path) = &self.endpoint_file else { return Ok(()) };
-        let partial = path.with_extension("partial");
-        let mut file = std::fs::File::create(&partial)
-            .with_context(|| format!("cannot write {} (--endpoint-file)", partial.display()))?;
-        writeln!(file, "{address}")?;
-        std::fs::rename(&partial, path)?;
-        Ok(())
+        write_whole(path, 0o644, &format!("{address}\n"))
+            .with_context(|| format!("cannot write {} (--endpoint-file)", path.display()))
     }
+}
+
+/// Writes a file as a whole: whoever reads it, or starts after a crash, finds no half of it.
+fn write_whole(path: &Path, mode: u32, text: &str) -> std::io::Result<()> {
+    let partial = path.with_extension("partial");
+    let mut file =
+        OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&partial)?;
+    file.write_all(text.as_bytes())?;
+    std::fs::rename(&partial, path)
 }
 
 #[cfg(test)]

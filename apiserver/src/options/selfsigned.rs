@@ -1,13 +1,13 @@
 //! A serving certificate for who has none: self-signed, made once, as Kubernetes does for `--cert-dir`.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write as _;
+use std::fs;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use kubefed_certs::Authority;
+
+use super::write_whole;
 
 /// The certificate and key in `dir`; they are made if one of them can't be read. The authority that signed the
 /// certificate, whose key is not kept, stands behind it in the same file, so that clients can trust that file.
@@ -38,16 +38,7 @@ fn make(dir: &Path, address: IpAddr, cert: &Path, key: &Path) -> anyhow::Result<
     let authority = Authority::new(&format!("{}-ca", names[names.len() - 1]))?;
     let pair = authority.issue_server(names[names.len() - 1], &names)?;
     fs::create_dir_all(dir)?;
-    put(key, 0o600, &pair.key_pem)?;
-    put(cert, 0o644, &format!("{}{}", pair.cert_pem, authority.cert_pem()?))
-}
-
-/// Writes a file as a whole: a server that ends in between leaves no half of a key.
-fn put(path: &Path, mode: u32, text: &str) -> anyhow::Result<()> {
-    let partial = path.with_extension("partial");
-    let mut file =
-        OpenOptions::new().create(true).truncate(true).write(true).mode(mode).open(&partial)?;
-    file.write_all(text.as_bytes())?;
-    fs::rename(&partial, path)?;
+    write_whole(key, 0o600, &pair.key_pem)?;
+    write_whole(cert, 0o644, &format!("{}{}", pair.cert_pem, authority.cert_pem()?))?;
     Ok(())
 }
