@@ -302,15 +302,24 @@ pub fn guide(section: &str) -> String {
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Waits until `check` gives something.
-pub async fn eventually<T>(what: &str, mut check: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+pub async fn eventually<T>(what: &str, check: impl AsyncFnMut() -> Option<T>) -> T {
+    eventually_within(PATIENCE, what, check).await
+}
+
+/// The same, for what somebody else does in his own time.
+pub async fn eventually_within<T>(
+    patience: Duration,
+    what: &str,
+    mut check: impl AsyncFnMut() -> Option<T>,
+) -> T {
+    let deadline = tokio::time::Instant::now() + patience;
     loop {
         if let Some(found) = check().await {
             return found;
         }
         assert!(
             tokio::time::Instant::now() < deadline,
-            "{what} did not happen within {PATIENCE:?}"
+            "{what} did not happen within {patience:?}"
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
