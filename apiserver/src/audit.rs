@@ -223,6 +223,12 @@ impl Trail {
         self.0.found.lock().impersonated = Some(user.clone());
     }
 
+    /// Something that is to be known of the request later.
+    #[allow(dead_code, reason = "admission leaves word by it")]
+    pub(crate) fn annotate(&self, key: &str, value: &str) {
+        self.0.found.lock().event["annotations"][key] = json!(value);
+    }
+
     pub(crate) fn allowed(&self, allowed: bool) {
         self.0.found.lock().decision = Some(if allowed { "allow" } else { "forbid" });
     }
@@ -267,7 +273,7 @@ impl Shared {
             event["impersonatedUser"] = user_info(user);
         }
         if let Some(decision) = found.decision {
-            event["annotations"] = json!({"authorization.k8s.io/decision": decision});
+            event["annotations"]["authorization.k8s.io/decision"] = json!(decision);
         }
         if stage != Stage::RequestReceived
             && let Some(bytes) = found.heard.as_ref().and_then(bodies::Heard::whole)

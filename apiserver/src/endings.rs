@@ -70,7 +70,8 @@ pub(crate) async fn empty(
             continue;
         }
         let (index, options) = (&object.index, DeleteOptions::default());
-        match resource.delete(&index.namespace, &index.name, &options, (server.clock)()).await {
+        match resource.delete(&index.namespace, &index.name, &options, (server.clock)(), None).await
+        {
             Err(status) if !status.is_not_found() => return Err(status),
             _ => {}
         }

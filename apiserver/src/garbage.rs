@@ -237,7 +237,10 @@ async fn collect(
     if gone.len() == owners.len() {
         let options =
             DeleteOptions { uid: Some(live.index.uid.to_string()), ..DeleteOptions::default() };
-        route.resource.delete(&place.namespace, &place.name, &options, (server.clock)()).await?;
+        route
+            .resource
+            .delete(&place.namespace, &place.name, &options, (server.clock)(), None)
+            .await?;
         return Ok(());
     }
     without_owners(server, &route, place, |uid| gone.contains(&uid)).await
@@ -276,7 +279,8 @@ async fn finish_deletion(
             propagation: Some(Propagation::Foreground),
             ..DeleteOptions::default()
         };
-        match resource.delete(&place.namespace, &place.name, &options, (server.clock)()).await {
+        match resource.delete(&place.namespace, &place.name, &options, (server.clock)(), None).await
+        {
             Ok(_) => blocked |= blocks,
             Err(status) if status.is_not_found() => {}
             Err(status) => return Err(status),

@@ -10,6 +10,8 @@ use http::{HeaderMap, Response, request};
 use kubefed_apimachinery::status::Status;
 use kubefed_apimachinery::{meta, names};
 
+use crate::admission::{Admission, Notes, Options};
+use crate::audit::Trail;
 use crate::authz::{Attributes, Decision};
 use crate::body::Body;
 use crate::discovery;
@@ -62,6 +64,7 @@ async fn answer(
         info,
         user: extension(parts)?,
         warnings: extension(parts)?,
+        trail: parts.extensions.get(),
         headers: &parts.headers,
         query,
         media,
@@ -163,6 +166,7 @@ pub(crate) struct Call<'a> {
     pub(crate) info: &'a RequestInfo,
     pub(crate) user: &'a UserInfo,
     pub(crate) warnings: &'a Warnings,
+    pub(crate) trail: Option<&'a Trail>,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) query: Query,
     pub(crate) media: Media,
@@ -212,7 +216,21 @@ impl Call<'_> {
             dry_run,
             random: self.server.random,
             warn,
+            admission: self.admission(route, part, Options::Write(&self.query), dry_run),
         }
+    }
+
+    /// Who in the host has a say in the writes of this request.
+    fn admission<'b>(
+        &'b self,
+        route: &'b Route,
+        part: Part,
+        options: Options<'b>,
+        dry_run: bool,
+    ) -> Option<Admission<'b>> {
+        let chain = self.server.host.as_ref()?.admission();
+        let notes = Notes { warnings: self.warnings, trail: self.trail };
+        Some(Admission { chain, user: self.user, route, part, options, dry_run, notes })
     }
 
     /// An apply that has to create needs the right to: 403 without it.

@@ -18,6 +18,7 @@ use kubefed_certs::ServerTls;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::admission::Chain;
 use crate::authn::delegated::{Delegated as Identities, TokenReviews};
 use crate::authn::front_proxy::Trust;
 use crate::authz::delegated::Delegated as Rights;
@@ -77,6 +78,7 @@ pub struct Host {
     authorization: kube::Client,
     trust: Arc<ArcSwap<Trust>>,
     namespaces: Namespaces,
+    admission: Chain,
 }
 
 impl Host {
@@ -101,6 +103,7 @@ impl Host {
             authorization,
             trust: Arc::default(),
             namespaces: Namespaces::new(core.clone()),
+            admission: Chain::default(),
             core,
             options,
         };
@@ -153,6 +156,11 @@ impl Host {
     /// How a namespace is.
     pub(crate) async fn namespace(&self, name: &str) -> Result<Phase, Status> {
         self.namespaces.phase(name).await
+    }
+
+    /// Who in the host has a say in writes.
+    pub(crate) fn admission(&self) -> &Chain {
+        &self.admission
     }
 
     fn trust_map(&self) -> Api<ConfigMap> {

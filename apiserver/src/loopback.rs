@@ -113,7 +113,7 @@ impl Loopback {
     ) -> Result<(), Status> {
         let resource = self.resource(group, plural)?;
         match resource
-            .delete(namespace, name, &DeleteOptions::default(), (self.server.clock)())
+            .delete(namespace, name, &DeleteOptions::default(), (self.server.clock)(), None)
             .await
         {
             Err(status) if !status.is_not_found() => Err(status),

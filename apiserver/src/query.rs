@@ -277,7 +277,7 @@ fn watch_errors(query: &Query) -> Vec<field::Error> {
 
 /// What becomes of the dependents of a deleted object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Propagation {
+pub(crate) enum Propagation {
     Background,
     Foreground,
     Orphan,
@@ -285,7 +285,7 @@ pub enum Propagation {
 
 /// Options of delete, from the body or else from the query.
 #[derive(Clone, Debug, Default)]
-pub struct DeleteOptions {
+pub(crate) struct DeleteOptions {
     pub dry_run: bool,
     pub propagation: Option<Propagation>,
     pub uid: Option<String>,
@@ -298,7 +298,7 @@ impl DeleteOptions {
     /// # Errors
     /// 400 for a field of the wrong type: a precondition that can't be read is not one that holds. Else 422 as Kubernetes
     /// says it.
-    pub fn parse(query: &Query, body: Option<&Value>) -> Result<Self, Status> {
+    pub(crate) fn parse(query: &Query, body: Option<&Value>) -> Result<Self, Status> {
         let (dry_run, orphan_dependents, policy, uid, resource_version);
         match body {
             Some(body) => {
@@ -341,6 +341,41 @@ impl DeleteOptions {
             .map(|orphan: bool| if orphan { Propagation::Orphan } else { Propagation::Background });
         Ok(DeleteOptions { dry_run, propagation: propagation.or(legacy), uid, resource_version })
     }
+}
+
+impl DeleteOptions {
+    /// The object that these options are.
+    pub(crate) fn to_value(&self) -> Value {
+        let mut value = json!({"kind": "DeleteOptions", "apiVersion": "meta.k8s.io/v1"});
+        if self.dry_run {
+            value["dryRun"] = json!(["All"]);
+        }
+        if let Some(propagation) = self.propagation {
+            value["propagationPolicy"] = json!(format!("{propagation:?}"));
+        }
+        let preconditions = [("uid", &self.uid), ("resourceVersion", &self.resource_version)];
+        for (field, wanted) in preconditions {
+            if let Some(wanted) = wanted {
+                value["preconditions"][field] = json!(wanted);
+            }
+        }
+        value
+    }
+}
+
+/// The options of a create or update that a query gives, as an object of this kind.
+pub(crate) fn options_object(query: &Query, kind: &str) -> Value {
+    let mut value = json!({"kind": kind, "apiVersion": "meta.k8s.io/v1"});
+    let dry_run: Vec<&str> = query.all("dryRun").collect();
+    if !dry_run.is_empty() {
+        value["dryRun"] = json!(dry_run);
+    }
+    for field in ["fieldManager", "fieldValidation"] {
+        if let Some(given) = query.get(field).filter(|given| !given.is_empty()) {
+            value[field] = json!(given);
+        }
+    }
+    value
 }
 
 /// A field of `DeleteOptions`, of the type that it is to have.

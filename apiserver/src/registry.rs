@@ -22,6 +22,7 @@ mod catalog;
 mod delete;
 mod prepare;
 mod resource;
+pub(crate) mod scale;
 mod served;
 mod update;
 

@@ -267,6 +267,7 @@ impl Server {
             dry_run: false,
             random: self.random,
             warn: &|_| {},
+            admission: None,
         }
     }
 }

@@ -7,7 +7,7 @@ use kubefed_apimachinery::meta;
 use kubefed_apimachinery::status::Status;
 
 use super::{Call, decode, shape};
-use crate::admission;
+use crate::admission::{grants, lifecycle};
 use crate::audit;
 use crate::body::Body;
 use crate::query::WriteOptions;
@@ -27,10 +27,10 @@ pub(super) async fn create(
     call.same_place(&object)?;
     let namespace = if namespaced { call.info.namespace.as_str() } else { "" };
     if namespaced {
-        admission::namespace_is_open(call.server, route, namespace, meta::name(&object)).await?;
+        lifecycle::namespace_is_open(call.server, route, namespace, meta::name(&object)).await?;
     }
-    admission::role_is_known(call, route, &object).await;
-    admission::grants_what_is_held(call, route, None, &object)?;
+    grants::role_is_known(call, route, &object).await;
+    grants::are_held(call, route, None, &object)?;
     let warn = call.warn();
     let manager = call.manager(options.field_manager.as_deref());
     let write = call.write(route, Part::Main, manager, options.dry_run, &warn);

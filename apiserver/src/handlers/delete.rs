@@ -5,10 +5,11 @@ use kubefed_apimachinery::status::{Details, Status};
 use serde_json::Value;
 
 use super::{Call, decode, list, shape};
+use crate::admission::Options;
 use crate::body::Body;
 use crate::negotiate;
 use crate::query::{DeleteOptions, ListOptions};
-use crate::registry::{Deleted, Route};
+use crate::registry::{Deleted, Part, Route};
 use crate::render;
 
 pub(super) async fn delete(
@@ -18,9 +19,10 @@ pub(super) async fn delete(
 ) -> Result<Response<Body>, Status> {
     let options = options(call, body).await?;
     let now = (call.server.clock)();
+    let admission = call.admission(route, Part::Main, Options::Delete(&options), options.dry_run);
     let deleted = route
         .resource
-        .delete(call.namespace(route), &call.info.name, &options, now)
+        .delete(call.namespace(route), &call.info.name, &options, now, admission.as_ref())
         .await
         .map_err(|status| shape::in_group(status, route))?;
     match deleted {
@@ -48,10 +50,11 @@ pub(super) async fn delete_collection(
     let options = options(call, body).await?;
     let (items, meta) = list::select(call, route, &ListOptions::parse(&call.query, false)?).await?;
     let now = (call.server.clock)();
+    let admission = call.admission(route, Part::Main, Options::Delete(&options), options.dry_run);
     for object in &items {
         match route
             .resource
-            .delete(&object.index.namespace, &object.index.name, &options, now)
+            .delete(&object.index.namespace, &object.index.name, &options, now, admission.as_ref())
             .await
         {
             Ok(_) => {}

@@ -6,7 +6,7 @@ use kubefed_apimachinery::{apply, decode as decoding, field, meta, patch as patc
 use serde_json::Value;
 
 use super::{Call, decode, shape};
-use crate::admission;
+use crate::admission::{grants, lifecycle};
 use crate::body::Body;
 use crate::negotiate::{self, PatchType};
 use crate::query::{FieldValidation, WriteOptions, options_ok};
@@ -51,7 +51,7 @@ pub(super) async fn patch(
                 &mut new,
                 &patch.duplicates,
             )?;
-            admission::grants_what_is_held(call, route, Some(live), &new)?;
+            grants::are_held(call, route, Some(live), &new)?;
             Ok(new)
         })
         .await
@@ -169,7 +169,7 @@ async fn apply_patch(
         let outcome = write
             .update(call.namespace(route), &call.info.name, Tracking::Done, |live| {
                 let new = apply::apply(Some(live), &config, &identity, schema, force)?;
-                admission::grants_what_is_held(call, route, Some(live), &new)?;
+                grants::are_held(call, route, Some(live), &new)?;
                 Ok(new)
             })
             .await;
@@ -187,12 +187,12 @@ async fn apply_patch(
         }
         let namespace = call.namespace(route);
         if route.resource.definition.namespaced {
-            admission::namespace_is_open(call.server, route, namespace, &call.info.name).await?;
+            lifecycle::namespace_is_open(call.server, route, namespace, &call.info.name).await?;
         }
         call.may_create().await?;
         let object = apply::apply(None, &config, &identity, schema, force)?;
-        admission::role_is_known(call, route, &object).await;
-        admission::grants_what_is_held(call, route, None, &object)?;
+        grants::role_is_known(call, route, &object).await;
+        grants::are_held(call, route, None, &object)?;
         match write.create(namespace, object, Tracking::Done).await {
             Err(status) if status.is_already_exists() => {}
             outcome => return shape::one(call, route, &*outcome?, StatusCode::CREATED),

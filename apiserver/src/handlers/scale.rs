@@ -2,17 +2,17 @@
 
 use http::{Response, StatusCode};
 use kubefed_apimachinery::definition::Scale;
+use kubefed_apimachinery::meta;
 use kubefed_apimachinery::status::Status;
-use kubefed_apimachinery::{labels, meta};
 use kubefed_storage::cacher::At;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::patch::Patch;
 use super::{Call, decode};
 use crate::body::Body;
 use crate::negotiate::{self, PatchType};
 use crate::query::WriteOptions;
-use crate::registry::{Part, Route, Tracking};
+use crate::registry::{Part, Route, Tracking, scale};
 use crate::render;
 
 pub(super) async fn get(
@@ -22,7 +22,7 @@ pub(super) async fn get(
 ) -> Result<Response<Body>, Status> {
     let object = route.resource.get(call.namespace(route), &call.info.name, At::Latest).await?;
     Ok(render::value_response(
-        &scale_of(&object.value().map_err(Status::internal)?, paths),
+        &scale::of(&object.value().map_err(Status::internal)?, paths),
         call.media,
         StatusCode::OK,
     ))
@@ -76,7 +76,7 @@ async fn set_replicas(
     let write = call.write(route, Part::Scale, manager, options.dry_run, &warn);
     let updated = write
         .update(call.namespace(route), &call.info.name, Tracking::Registry, |live| {
-            let wanted = wanted(&scale_of(live, paths))?;
+            let wanted = wanted(&scale::of(live, paths))?;
             let name = meta::name(&wanted);
             if name != meta::name(live) {
                 return Err(Status::bad_request(format!(
@@ -99,55 +99,13 @@ async fn set_replicas(
                     new["metadata"][field] = value.clone();
                 }
             }
-            set_at(&mut new, &paths.spec_replicas, json!(replicas));
+            scale::set_replicas(&mut new, paths, replicas);
             Ok(new)
         })
         .await?;
     Ok(render::value_response(
-        &scale_of(&updated.value().map_err(Status::internal)?, paths),
+        &scale::of(&updated.value().map_err(Status::internal)?, paths),
         call.media,
         StatusCode::OK,
     ))
-}
-
-fn scale_of(object: &Value, paths: &Scale) -> Value {
-    let metadata = &object["metadata"];
-    let mut scale = json!({
-        "kind": "Scale",
-        "apiVersion": "autoscaling/v1",
-        "metadata": {},
-        "spec": {"replicas": at(object, &paths.spec_replicas).and_then(Value::as_i64).unwrap_or(0)},
-        "status": {"replicas": at(object, &paths.status_replicas).and_then(Value::as_i64).unwrap_or(0)},
-    });
-    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
-        if let Some(value) = metadata.get(field) {
-            scale["metadata"][field] = value.clone();
-        }
-    }
-    match paths.selector.as_deref().and_then(|path| at(object, path)) {
-        // Custom resources keep it as it is written here.
-        Some(Value::String(selector)) => scale["status"]["selector"] = json!(selector),
-        Some(selector) => {
-            if let Ok(selector) = labels::Selector::from_label_selector(selector) {
-                scale["status"]["selector"] = json!(selector.to_string());
-            }
-        }
-        None => {}
-    }
-    scale
-}
-
-fn at<'a>(object: &'a Value, path: &str) -> Option<&'a Value> {
-    path.split('.').try_fold(object, |value, field| value.get(field))
-}
-
-fn set_at(object: &mut Value, path: &str, value: Value) {
-    let mut place = object;
-    for field in path.split('.') {
-        if !place.is_object() {
-            *place = json!({});
-        }
-        place = &mut place[field];
-    }
-    *place = value;
 }

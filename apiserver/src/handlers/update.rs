@@ -4,7 +4,7 @@ use http::{Response, StatusCode};
 use kubefed_apimachinery::status::Status;
 
 use super::{Call, decode, shape};
-use crate::admission;
+use crate::admission::grants;
 use crate::body::Body;
 use crate::query::WriteOptions;
 use crate::registry::{Part, Route, Tracking};
@@ -23,7 +23,7 @@ pub(super) async fn update(
     let write = call.write(route, part, manager, options.dry_run, &warn);
     let updated = write
         .update(call.namespace(route), &call.info.name, Tracking::Registry, |live| {
-            admission::grants_what_is_held(call, route, Some(live), &object)?;
+            grants::are_held(call, route, Some(live), &object)?;
             Ok(object.clone())
         })
         .await

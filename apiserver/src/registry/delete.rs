@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::prepare;
 use super::resource::{Resource, stored_form};
+use crate::admission::{Admission, Operation};
 use crate::query::{DeleteOptions, Propagation};
 
 const ORPHAN: &str = "orphan";
@@ -26,17 +27,20 @@ pub enum Deleted {
 }
 
 impl Resource {
-    /// Deletes an object, or marks it where finalizers hold it.
+    /// Deletes an object, or marks it where finalizers hold it. `admission` is who else has a say in it; nobody has in
+    /// what the server itself deletes.
     ///
     /// # Errors
-    /// 404, 409 when a precondition fails, or what the store says.
-    pub async fn delete(
+    /// 404, 409 when a precondition fails, what admission says, or what the store says.
+    pub(crate) async fn delete(
         &self,
         namespace: &str,
         name: &str,
         options: &DeleteOptions,
         now: Timestamp,
+        admission: Option<&Admission<'_>>,
     ) -> Result<Deleted, Status> {
+        let admission = admission.filter(|admission| admission.concerns(Operation::Delete));
         let key = self.key(namespace, name);
         let cached =
             self.cacher.get(&key, At::Any).await.map_err(|error| self.read_error(error))?;
@@ -44,14 +48,26 @@ impl Resource {
             Some(object) => (object, false),
             None => (self.get_from_store(&key, name).await?, true),
         };
+        let mut admitted = None;
         loop {
-            if let Err(error) = self.preconditions_hold(&live, name, options) {
+            let allowed = match (self.preconditions_hold(&live, name, options), admission) {
+                (Ok(()), Some(admission)) if admitted != Some(live.revision) => {
+                    Box::pin(admission.delete(namespace, &live)).await
+                }
+                (held, _) => held,
+            };
+            if let Err(error) = allowed {
                 if fresh {
                     return Err(error);
                 }
-                (live, fresh) = (self.get_from_store(&key, name).await?, true);
+                let newest = self.get_from_store(&key, name).await?;
+                if newest.revision == live.revision {
+                    return Err(error);
+                }
+                (live, fresh) = (newest, true);
                 continue;
             }
+            admitted = Some(live.revision);
             let mut value = live.value().map_err(Status::internal)?;
             let op = match mark(
                 &mut value,

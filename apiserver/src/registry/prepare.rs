@@ -50,6 +50,32 @@ pub(super) fn create(
     object: &mut Value,
     tracking: Tracking,
 ) -> Result<(), Status> {
+    receive(write, namespace, object, tracking)?;
+    let definition = &write.route.resource.definition;
+    let metadata = metadata_mut(object)?;
+    metadata.insert(
+        "uid".into(),
+        json!(uuid::Builder::from_random_bytes((write.random)()).into_uuid().to_string()),
+    );
+    metadata.insert("creationTimestamp".into(), json!(time::rfc3339(write.now)));
+    metadata.insert("generation".into(), json!(1));
+    meta::set_api_version(object, &definition.storage.to_string());
+
+    let mut errors = meta::validate(object, definition.namespaced, valid_name(definition));
+    errors.extend(write.route.version().schema.validate(object));
+    if errors.is_empty() {
+        errors = (definition.strategy.validate)(object);
+    }
+    invalid(write, object, errors)
+}
+
+/// Fills a new object in and records whose its fields are. A second time it makes good again what admission did.
+pub(super) fn receive(
+    write: &Write<'_>,
+    namespace: &str,
+    object: &mut Value,
+    tracking: Tracking,
+) -> Result<(), Status> {
     let definition = &write.route.resource.definition;
     let version = write.route.version();
     if !meta::resource_version(object).is_empty() {
@@ -67,7 +93,7 @@ pub(super) fn create(
     } else {
         metadata.insert("namespace".into(), json!(namespace));
     }
-    if definition.subresources.status && tracking == Tracking::Registry {
+    if definition.subresources.status {
         remove(object, "status");
     }
     version.schema.default(object);
@@ -76,25 +102,36 @@ pub(super) fn create(
     if tracking == Tracking::Registry {
         apply::update(None, object, &write.manager(), &version.schema);
     }
-    let metadata = metadata_mut(object)?;
-    metadata.insert(
-        "uid".into(),
-        json!(uuid::Builder::from_random_bytes((write.random)()).into_uuid().to_string()),
-    );
-    metadata.insert("creationTimestamp".into(), json!(time::rfc3339(write.now)));
-    metadata.insert("generation".into(), json!(1));
-    meta::set_api_version(object, &definition.storage.to_string());
-
-    let mut errors = meta::validate(object, definition.namespaced, valid_name(definition));
-    errors.extend(version.schema.validate(object));
-    if errors.is_empty() {
-        errors = (definition.strategy.validate)(object);
-    }
-    invalid(write, object, errors)
+    Ok(())
 }
 
 /// Makes the object that a client wants of `live` ready to be stored.
 pub(super) fn update(
+    write: &Write<'_>,
+    live: &Value,
+    new: &mut Value,
+    tracking: Tracking,
+) -> Result<(), Status> {
+    settle(write, live, new, tracking)?;
+    let definition = &write.route.resource.definition;
+    let mut errors = meta::validate(new, definition.namespaced, valid_name(definition));
+    errors.extend(meta::validate_update(new, live));
+    errors.extend(write.route.version().schema.validate(new));
+    if errors.is_empty() {
+        let strategy = &definition.strategy;
+        if write.part == Part::Status {
+            errors = (strategy.validate_status)(new, live);
+        } else {
+            errors = (strategy.validate)(new);
+            errors.extend((strategy.validate_update)(new, live));
+        }
+    }
+    invalid(write, new, errors)
+}
+
+/// Keeps of `live` what this write does not change, and records who changed the rest. A second time it makes good again
+/// what admission did.
+pub(super) fn settle(
     write: &Write<'_>,
     live: &Value,
     new: &mut Value,
@@ -160,20 +197,7 @@ pub(super) fn update(
         }
         apply::update(Some(live), new, &write.manager(), &version.schema);
     }
-
-    let mut errors = meta::validate(new, definition.namespaced, valid_name(definition));
-    errors.extend(meta::validate_update(new, live));
-    errors.extend(version.schema.validate(new));
-    if errors.is_empty() {
-        let strategy = &definition.strategy;
-        if write.part == Part::Status {
-            errors = (strategy.validate_status)(new, live);
-        } else {
-            errors = (strategy.validate)(new);
-            errors.extend((strategy.validate_update)(new, live));
-        }
-    }
-    invalid(write, new, errors)
+    Ok(())
 }
 
 /// The same reference to an owner twice is one, and the client is told.

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::resource::stored_form;
 use super::{Route, prepare};
+use crate::admission::{Admission, Operation};
 
 /// Name attempts for `generateName`, as many as `k8s.io/apiserver` makes.
 const NAME_ATTEMPTS: usize = 8;
@@ -53,6 +54,8 @@ pub struct Write<'a> {
     pub random: fn() -> [u8; 16],
     /// Where warnings for the client go.
     pub warn: &'a (dyn Fn(String) + Sync),
+    /// Who else has a say in it; nobody has in what the server itself writes.
+    pub(crate) admission: Option<Admission<'a>>,
 }
 
 /// Who keeps `managedFields` right.
@@ -95,6 +98,13 @@ impl Write<'_> {
             });
         }
         let generated = meta::name(&object).is_empty();
+        let admission = self.admission(Operation::Create);
+        if let Some(admission) = admission {
+            prepare::receive(self, namespace, &mut object, tracking)?;
+            Box::pin(admission.mutate(namespace, &mut object, None)).await?;
+        }
+        // What admission set is nobody's: it is not recorded as the client's.
+        let tracking = if admission.is_some() { Tracking::Done } else { tracking };
         let mut attempt = 0;
         loop {
             attempt += 1;
@@ -107,6 +117,9 @@ impl Write<'_> {
             prepare::create(self, namespace, &mut candidate, tracking)?;
             for warning in (resource.definition.strategy.warnings)(&candidate) {
                 (self.warn)(warning);
+            }
+            if let Some(admission) = admission {
+                Box::pin(admission.validate(namespace, &candidate, None)).await?;
             }
             let name = meta::name(&candidate).to_owned();
             let key = resource.key(namespace, &name);
@@ -175,10 +188,14 @@ impl Write<'_> {
             None => (self.newest(&key, name).await?, true),
         };
         for _ in 0..UPDATE_ATTEMPTS {
-            let step = self.step(&live, tracking, &build);
+            let step = self.step(namespace, &live, tracking, &build).await;
             let step = match step {
-                Err(_) if !fresh => {
-                    (live, fresh) = (self.newest(&key, name).await?, true);
+                Err(refused) if !fresh => {
+                    let newest = self.newest(&key, name).await?;
+                    if newest.revision == live.revision {
+                        return Err(refused);
+                    }
+                    (live, fresh) = (newest, true);
                     continue;
                 }
                 step => step?,
@@ -224,13 +241,19 @@ impl Write<'_> {
         Err(Status::modified(&self.route.group_resource(), name))
     }
 
+    /// Who has a say in such a write, if anybody has.
+    fn admission(&self, operation: Operation) -> Option<&Admission<'_>> {
+        self.admission.as_ref().filter(|admission| admission.concerns(operation))
+    }
+
     async fn newest(&self, key: &str, name: &str) -> Result<Arc<Object>, Status> {
         self.route.resource.get_from_store(key, name).await
     }
 
     /// What to write so that `live` becomes what `build` makes of it.
-    fn step(
+    async fn step(
         &self,
+        namespace: &str,
         live: &Object,
         tracking: Tracking,
         build: &impl Fn(&Value) -> Result<Value, Status>,
@@ -241,7 +264,15 @@ impl Write<'_> {
         let migrates = live_value["apiVersion"] != storage.as_str();
         meta::set_api_version(&mut live_value, &self.route.version().group_version.to_string());
         let mut new = build(&live_value)?;
-        prepare::update(self, &live_value, &mut new, tracking)?;
+        if let Some(admission) = self.admission(Operation::Update) {
+            prepare::settle(self, &live_value, &mut new, tracking)?;
+            Box::pin(admission.mutate(namespace, &mut new, Some(&live_value))).await?;
+            // What admission set is nobody's: it is not recorded as the client's.
+            prepare::update(self, &live_value, &mut new, Tracking::Done)?;
+            Box::pin(admission.validate(namespace, &new, Some(&live_value))).await?;
+        } else {
+            prepare::update(self, &live_value, &mut new, tracking)?;
+        }
         meta::set_api_version(&mut live_value, &storage);
         meta::set_api_version(&mut new, &storage);
         if prepare::is_released(&new) {
