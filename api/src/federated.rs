@@ -9,7 +9,7 @@ use kubefed_apimachinery::table::Column;
 use serde_json::{Map, Value, json};
 
 use crate::federatedtypeconfig::FederatedTypeConfig;
-use crate::{overrides, template};
+use crate::{deletion, overrides, template};
 
 /// The schema of a target kind: its document, and all that it refers to.
 pub struct TargetSchema {
@@ -90,19 +90,8 @@ pub fn definition(
 
 /// What the object says in vain.
 fn warnings(object: &Value) -> Vec<String> {
-    let metadata = &object["spec"]["template"]["metadata"];
-    let said = |field: &str| match &metadata[field] {
-        Value::Object(map) => !map.is_empty(),
-        Value::Array(items) => !items.is_empty(),
-        _ => false,
-    };
-    template::NOT_PROPAGATED
-        .iter()
-        .filter(|(field, _)| said(field))
-        .map(|(field, _)| {
-            format!("spec.template.metadata.{field} is not propagated; an override of /metadata/{field} is")
-        })
-        .collect()
+    let not_propagated = template::not_propagated(object).map(|(_, text)| text);
+    not_propagated.chain(deletion::options(object).err()).collect()
 }
 
 fn namespace_warnings(object: &Value) -> Vec<String> {

@@ -8,6 +8,7 @@ use kubefed_apimachinery::schema::Schemas;
 use kubefed_apimachinery::table::Column;
 use serde_json::Value;
 
+pub mod deletion;
 pub mod dns;
 pub mod federated;
 pub mod federatedtypeconfig;

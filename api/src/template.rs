@@ -5,12 +5,30 @@ use serde_json::{Value, json};
 use crate::federatedtypeconfig::FederatedTypeConfig;
 use crate::{MANAGED_LABEL, overrides};
 
-/// What the template must not say, since each cluster says it itself.
-pub const NOT_PROPAGATED: &[(&str, &str)] =
+/// What the template must not say, since each cluster says it itself, and the reason of the event that tells so.
+const NOT_PROPAGATED: &[(&str, &str)] =
     &[("annotations", "AnnotationsNotSupported"), ("finalizers", "FinalizersNotSupported")];
+/// What a cluster gives a Service once, and never another time.
+const GIVEN_ONCE: &[&str] = &["clusterIP", "clusterIPs", "healthCheckNodePort"];
 
-/// The object as `cluster` is to have it: template, overrides, and whatever these say, the identity of the federated
-/// object and the managed label.
+/// What the template says in vain: the reason of the event that tells it, and what it is.
+pub fn not_propagated(object: &Value) -> impl Iterator<Item = (&'static str, String)> {
+    let metadata = &object["spec"]["template"]["metadata"];
+    let said = |field: &str| match &metadata[field] {
+        Value::Object(map) => !map.is_empty(),
+        Value::Array(items) => !items.is_empty(),
+        _ => false,
+    };
+    NOT_PROPAGATED.iter().filter(move |(field, _)| said(field)).map(|(field, reason)| {
+        let text = format!(
+            "spec.template.metadata.{field} is not propagated; an override of /metadata/{field} is"
+        );
+        (*reason, text)
+    })
+}
+
+/// The object as `cluster` is to have it: template, what the cluster keeps of the object that is `there`, overrides, and
+/// whatever these say, the identity of the federated object and the managed label.
 ///
 /// # Errors
 /// Which override does not fit.
@@ -18,8 +36,12 @@ pub fn desired(
     object: &Value,
     config: &FederatedTypeConfig,
     cluster: &str,
+    there: Option<&Value>,
 ) -> Result<Value, String> {
     let mut desired = base(object, config);
+    if let Some(there) = there {
+        retain(&mut desired, object, config, there);
+    }
     overrides::apply(&mut desired, &overrides::for_cluster(object, cluster))?;
     // Last, for an override of a parent such as /metadata is allowed: it must not lead to another object.
     identify(&mut desired, object, config)
@@ -58,9 +80,40 @@ fn identify(desired: &mut Value, object: &Value, config: &FederatedTypeConfig) -
     Some(())
 }
 
-/// Whether the cluster keeps its own `spec.replicas`.
-pub fn retains_replicas(object: &Value) -> bool {
-    object["spec"]["retainReplicas"] == true
+/// Whether a cluster keeps something of its object although the template says otherwise.
+pub fn retains(object: &Value, config: &FederatedTypeConfig) -> bool {
+    match config.target.kind.as_str() {
+        "Service" => {
+            let spec = &object["spec"]["template"]["spec"];
+            GIVEN_ONCE.iter().any(|field| spec.get(field).is_some())
+        }
+        _ => object["spec"]["retainReplicas"] == true,
+    }
+}
+
+/// What the template leaves out is the cluster's anyway, since objects are applied. This is for what it does say: to leave
+/// such a field out would give it up, and the cluster would fall to its default.
+fn retain(desired: &mut Value, object: &Value, config: &FederatedTypeConfig, there: &Value) {
+    let Some(spec) = desired.get_mut("spec").and_then(Value::as_object_mut) else { return };
+    let there = &there["spec"];
+    match config.target.kind.as_str() {
+        "Service" => {
+            for field in GIVEN_ONCE {
+                let given = match &there[field] {
+                    Value::String(text) => !text.is_empty(),
+                    Value::Array(items) => !items.is_empty(),
+                    number => number.as_i64().is_some_and(|number| number > 0),
+                };
+                if given && spec.contains_key(*field) {
+                    spec.insert((*field).into(), there[field].clone());
+                }
+            }
+        }
+        _ if object["spec"]["retainReplicas"] == true && there["replicas"].is_i64() => {
+            spec.insert("replicas".into(), there["replicas"].clone());
+        }
+        _ => {}
+    }
 }
 
 #[cfg(test)]
@@ -104,10 +157,57 @@ mod tests {
                 "spec": {"replicas": replicas},
             })
         };
-        assert_eq!(desired(&object, &config(true), "a").unwrap(), wanted(2));
-        assert_eq!(desired(&object, &config(true), "b").unwrap(), wanted(3));
-        let cluster_wide = desired(&object, &config(false), "b").unwrap();
+        assert_eq!(desired(&object, &config(true), "a", None).unwrap(), wanted(2));
+        assert_eq!(desired(&object, &config(true), "b", None).unwrap(), wanted(3));
+        let cluster_wide = desired(&object, &config(false), "b", None).unwrap();
         assert_eq!(cluster_wide["metadata"].get("namespace"), None);
+    }
+
+    #[test]
+    fn a_cluster_keeps_its_replicas_unless_an_override_says_how_many() {
+        let there = json!({"spec": {"replicas": 7, "paused": true}});
+        let mut object = overridden(json!([{"path": "/spec/replicas", "value": 2}]));
+        let replicas = |object: &Value, cluster: &str| {
+            desired(object, &config(true), cluster, Some(&there)).unwrap()["spec"].clone()
+        };
+        assert_eq!(replicas(&object, "b"), json!({"replicas": 3}));
+        object["spec"]["retainReplicas"] = json!(true);
+        assert!(retains(&object, &config(true)));
+        assert_eq!(replicas(&object, "b"), json!({"replicas": 7}));
+        assert_eq!(replicas(&object, "a"), json!({"replicas": 2}));
+    }
+
+    #[test]
+    fn a_service_keeps_what_its_cluster_gives_once() {
+        let mut config = config(true);
+        config.target.kind = "Service".into();
+        let service = |spec: &Value| json!({"metadata": {"name": "web", "namespace": "ns"}, "spec": {"template": {"spec": spec}}});
+        let port = json!([{"port": 80, "nodePort": 30080}]);
+        let given = json!({"clusterIP": "10.0.0.9", "clusterIPs": ["10.0.0.9"], "healthCheckNodePort": 31000, "ports": [{"port": 80, "nodePort": 31080}]});
+        for (template, there, wanted) in [
+            // What is left out is the cluster's anyway.
+            (json!({"ports": port}), given.clone(), json!({"ports": port})),
+            (
+                json!({"clusterIP": "10.0.0.1", "ports": port}),
+                given.clone(),
+                json!({"clusterIP": "10.0.0.9", "ports": port}),
+            ),
+            (
+                json!({"clusterIP": "10.0.0.1", "clusterIPs": ["10.0.0.1"], "healthCheckNodePort": 32000}),
+                given,
+                json!({"clusterIP": "10.0.0.9", "clusterIPs": ["10.0.0.9"], "healthCheckNodePort": 31000}),
+            ),
+            (
+                json!({"clusterIP": "None"}),
+                json!({"clusterIP": "", "healthCheckNodePort": 0}),
+                json!({"clusterIP": "None"}),
+            ),
+        ] {
+            let object = service(&template);
+            let made = desired(&object, &config, "a", Some(&json!({"spec": there}))).unwrap();
+            assert_eq!(made["spec"], wanted, "{template}");
+            assert_eq!(retains(&object, &config), template["clusterIP"].is_string(), "{template}");
+        }
     }
 
     #[test]
@@ -128,7 +228,7 @@ mod tests {
             (json!([{"op": "remove", "path": "/metadata"}]), None),
             (json!([{"path": "", "value": "x"}]), None),
         ] {
-            let made = desired(&overridden(changes.clone()), &config(true), "a").ok();
+            let made = desired(&overridden(changes.clone()), &config(true), "a", None).ok();
             let metadata = made.as_ref().map(|made| made["metadata"].clone());
             let wanted =
                 wanted.map(|labels| json!({"name": "web", "namespace": "ns", "labels": labels}));
@@ -143,11 +243,11 @@ mod tests {
             json!([{"op": "add", "path": "/metadata/annotations", "value": {"a": "b"}}]),
         );
         assert_eq!(
-            desired(&object, &config(true), "a").unwrap()["metadata"]["annotations"],
+            desired(&object, &config(true), "a", None).unwrap()["metadata"]["annotations"],
             json!({"a": "b"})
         );
         assert_eq!(
-            desired(&object, &config(true), "b").unwrap()["metadata"].get("annotations"),
+            desired(&object, &config(true), "b", None).unwrap()["metadata"].get("annotations"),
             None
         );
     }
@@ -157,13 +257,13 @@ mod tests {
         let mut object = overridden(json!([]));
         object["spec"]["template"]["apiVersion"] = json!("apps/v1beta2");
         object["spec"]["template"]["kind"] = json!("Other");
-        let made = desired(&object, &config(true), "a").unwrap();
+        let made = desired(&object, &config(true), "a", None).unwrap();
         assert_eq!(
             (made["apiVersion"].as_str(), made["kind"].as_str()),
             (Some("apps/v1beta2"), Some("Deployment"))
         );
         let bare = json!({"metadata": {"name": "web"}, "spec": {"template": "nonsense"}});
-        assert_eq!(desired(&bare, &config(false), "a").unwrap()["apiVersion"], "apps/v1");
+        assert_eq!(desired(&bare, &config(false), "a", None).unwrap()["apiVersion"], "apps/v1");
     }
 
     proptest! {
@@ -181,7 +281,7 @@ mod tests {
             let changes: Vec<Value> = changes.into_iter()
                 .map(|(op, path, value)| json!({"op": op, "path": path, "value": value}))
                 .collect();
-            if let Ok(made) = desired(&overridden(json!(changes)), &config(true), "a") {
+            if let Ok(made) = desired(&overridden(json!(changes)), &config(true), "a", None) {
                 prop_assert_eq!(&made["kind"], "Deployment");
                 prop_assert_eq!(&made["metadata"]["name"], "web");
                 prop_assert_eq!(&made["metadata"]["namespace"], "ns");

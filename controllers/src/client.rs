@@ -64,6 +64,10 @@ impl Error {
         matches!(self, Error::Status(status) if status.code == 409)
     }
 
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Error::Status(status) if status.code == 403)
+    }
+
     /// Whether this tells of the server rather than of what it was asked.
     pub fn is_outage(&self) -> bool {
         let code = match self {

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
 use kubefed_api::propagatedversion::Versions;
 use kubefed_api::status::ClusterStatus;
-use kubefed_api::{SYNC_FINALIZER, kubefedconfig};
+use kubefed_api::{SYNC_FINALIZER, kubefedconfig, template};
 use kubefed_apimachinery::meta;
 use parking_lot::{Mutex, RwLock};
 use serde_json::{Value, json};
@@ -44,6 +44,8 @@ const IMPATIENCE: Duration = Duration::from_millis(1000);
 pub(crate) struct Settings {
     /// Whether the status of members is collected where a type asks for that.
     collects_status: bool,
+    /// Whether objects that were in a member before are taken over.
+    adopts: bool,
     /// Objects that are worked on at a time in one member.
     workers: usize,
 }
@@ -53,6 +55,7 @@ impl Settings {
         let workers = usize::try_from(kubefedconfig::sync_workers(config)).unwrap_or(usize::MAX);
         Settings {
             collects_status: kubefedconfig::gate(config, "RawResourceStatusCollection"),
+            adopts: kubefedconfig::adopts(config),
             workers: workers.clamp(lane::WORKERS, lane::MOST_WORKERS),
         }
     }
@@ -196,6 +199,11 @@ impl Sync {
         }
     }
 
+    /// What it is called in events.
+    fn component(&self) -> String {
+        format!("{}-controller", self.name)
+    }
+
     fn record_plural(&self) -> &'static str {
         if self.config.federated_is_namespaced() {
             "propagatedversions"
@@ -323,6 +331,11 @@ impl Sync {
         let held = meta::finalizers(&object).any(|finalizer| finalizer == SYNC_FINALIZER);
         if plan.deleting && !held {
             return Ok(());
+        }
+        if !plan.deleting && !plan.ignored {
+            for (reason, text) in template::not_propagated(&object) {
+                self.control.events.warn(&object, &self.component(), reason, &text);
+            }
         }
         if !plan.deleting && !held && !plan.ignored {
             match self.hold(&object).await {

@@ -7,6 +7,7 @@ pub mod kubernetes;
 pub mod manifests;
 pub mod proxy;
 pub mod raw;
+pub mod scene;
 pub mod up;
 pub mod widgets;
 
@@ -409,7 +410,11 @@ pub async fn join(api: &Cluster, name: &str, url: &str, member: &Cluster) {
     let there = member.admin();
     let namespace =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
-    there.create("/api/v1/namespaces", &namespace).await.expect("a namespace");
+    match there.create("/api/v1/namespaces", &namespace).await {
+        // A control plane that is a member of itself has it.
+        Err(error) if error.is_conflict() => {}
+        created => drop(created.expect("a namespace")),
+    }
     let account =
         json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "kubefed"}});
     there

@@ -1,82 +1,13 @@
 //! Members that hang, that were changed by others, or that must be left alone; and a manager that starts anew.
 
 use kubefed_tests::front::Front;
-use kubefed_tests::proxy::Proxy;
+use kubefed_tests::scene::{
+    MANAGED, TYPES, edit, federate_configmap, has, is_gone, near_and_far, state_in, there, told,
+};
 use kubefed_tests::{
-    Cluster, Federation, NAMESPACE, a_federation_of, a_member, a_namespace_everywhere, eventually,
-    join,
+    Federation, NAMESPACE, a_federation_of, a_member, a_namespace_everywhere, eventually, join,
 };
 use serde_json::{Value, json};
-
-const TYPES: &str = "/apis/types.kubefed.io/v1beta1/namespaces/ns";
-const MANAGED: &str = "kubefed.io/managed";
-
-async fn federate_configmap(federation: &Federation, name: &str) -> String {
-    let object = json!({
-        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedConfigMap",
-        "metadata": {"name": name, "namespace": "ns"},
-        "spec": {"template": {"data": {"key": "first"}}, "placement": {"clusterSelector": {}}},
-    });
-    let collection = format!("{TYPES}/federatedconfigmaps");
-    federation.admin().create(&collection, &object).await.expect("done");
-    format!("{collection}/{name}")
-}
-
-async fn edit(federation: &Federation, path: &str, value: &str) {
-    let patch = json!({"spec": {"template": {"data": {"key": value}}}});
-    federation.admin().merge(path, &patch).await.expect("done");
-}
-
-fn there(name: &str) -> String {
-    format!("/api/v1/namespaces/ns/configmaps/{name}")
-}
-
-/// Waits until a member has the ConfigMap with this value.
-async fn has(member: &Cluster, name: &str, value: &str) -> Value {
-    let admin = member.admin();
-    eventually(&format!("{name} is {value} in the member"), async || {
-        let found = admin.get(&there(name)).await.ok()?;
-        (found["data"]["key"] == value).then_some(found)
-    })
-    .await
-}
-
-async fn is_gone(cluster: &Cluster, path: &str) {
-    let admin = cluster.admin();
-    eventually(&format!("{path} is gone"), async || {
-        admin.get(path).await.err().filter(|error| error.is_not_found())
-    })
-    .await;
-}
-
-/// Waits until the status of the object's generation is this.
-async fn told(federation: &Federation, path: &str, status: &str) -> Value {
-    let admin = federation.admin();
-    eventually(&format!("the status of {path} is {status}"), async || {
-        let object = admin.get(path).await.ok()?;
-        let current = object["status"]["observedGeneration"] == object["metadata"]["generation"];
-        (current && object["status"]["conditions"][0]["status"] == status).then_some(object)
-    })
-    .await
-}
-
-fn state_in<'a>(object: &'a Value, cluster: &str) -> &'a str {
-    let clusters = object["status"]["clusters"].as_array().into_iter().flatten();
-    let entry = clusters.into_iter().find(|entry| entry["name"] == cluster);
-    entry.and_then(|entry| entry["status"].as_str()).unwrap_or("")
-}
-
-/// Two members, `near` and `far`, the second at the end of a road that can be blocked.
-async fn near_and_far() -> (Federation, Proxy) {
-    let mut federation = a_federation_of(&["near"]).await;
-    let far = a_member().await;
-    let road = Proxy::start(far.server.address).await;
-    join(&federation.api, "far", &road.url(), &far).await;
-    federation.members.push(("far".into(), far));
-    federation.wait_ready("far").await;
-    a_namespace_everywhere(&federation.admin(), "ns").await;
-    (federation, road)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_member_that_hangs_delays_no_other_and_is_told_of() {

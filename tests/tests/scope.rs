@@ -4,6 +4,7 @@ use std::process::Command;
 
 use kubefed_tests::{
     Cluster, Federation, NAMESPACE, a_federation_of, a_member, binary, eventually,
+    federated_namespace,
 };
 use serde_json::{Value, json};
 
@@ -60,6 +61,30 @@ async fn a_namespaced_federation_does_with_rights_in_its_namespace_and_leaves_th
     let first = has(&Value::Null).await;
     // Only who follows the member sees that.
     in_member.delete(&there, &json!({})).await.expect("deleted");
+    has(&first).await;
+
+    // What is in no namespace is not propagated, nor namespaces; but where that one is to be still counts.
+    for name in ["namespaces", "clusterroles.rbac.authorization.k8s.io"] {
+        let path = format!(
+            "/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/federatedtypeconfigs/{name}"
+        );
+        let config = eventually(&format!("{name} does not run"), async || {
+            let config = admin.get(&path).await.ok()?;
+            (config["status"]["propagationController"] == "NotRunning").then_some(config)
+        })
+        .await;
+        assert_eq!(config["metadata"]["finalizers"], Value::Null, "{name}");
+    }
+    let namespaces =
+        format!("/apis/types.kubefed.io/v1beta1/namespaces/{NAMESPACE}/federatednamespaces");
+    let mut namespace = federated_namespace(NAMESPACE);
+    namespace["spec"]["placement"] = json!({"clusters": []});
+    admin.create(&namespaces, &namespace).await.expect("created");
+    eventually("it is no longer placed here", async || {
+        in_member.get(&there).await.err().filter(|error| error.is_not_found())
+    })
+    .await;
+    admin.delete(&format!("{namespaces}/{NAMESPACE}"), &json!({})).await.expect("deleted");
     has(&first).await;
 
     let elsewhere = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "other"}});

@@ -76,7 +76,7 @@ fn exercise(valid: &Value, object: &Value) {
     placement::unknown(object, std::slice::from_ref(&cluster));
     for config in &federatedtypeconfig::defaults()[..2] {
         let config = FederatedTypeConfig::from_value(config).unwrap();
-        let _an_override_may_not_fit = template::desired(object, &config, "cluster1");
+        let _an_override_may_not_fit = template::desired(object, &config, "cluster1", Some(object));
     }
     versions::template_hash(object);
     versions::overrides_hash(object);

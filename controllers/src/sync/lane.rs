@@ -2,13 +2,12 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use kubefed_api::status::{self, ClusterStatus};
-use kubefed_api::{MANAGED_LABEL, template, versions};
-use kubefed_apimachinery::meta;
+use kubefed_api::{MANAGED_LABEL, template};
 use parking_lot::Mutex;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -21,9 +20,9 @@ use crate::queue::Queue;
 
 mod breaker;
 mod requests;
+mod steps;
 
 use breaker::Breaker;
-use requests::{Deletion, Refused};
 
 /// Objects of one kind that are worked on at a time in one member, unless more are asked for: KubeFed's default of one
 /// counts for all members together, and is what makes it slow.
@@ -277,6 +276,10 @@ impl Lane {
         let wanted = planned.is_some_and(|planned| planned.plan.selected.contains(cluster));
         let Readiness::Ready(client) = self.member.ready.borrow().clone() else {
             let involved = wanted || recorded.is_some();
+            if involved {
+                let text = format!("cluster {cluster:?} is not ready");
+                tell(sync, planned, status::CLUSTER_NOT_READY, &text);
+            }
             let outcome =
                 involved.then(|| outcome(status::CLUSTER_NOT_READY, "the cluster is not ready"));
             sync.done(key, cluster, planned, outcome, Learned::Nothing);
@@ -290,12 +293,12 @@ impl Lane {
         }
         let observed = self.observed.get(&sync.key_there(key));
         let observed = observed.as_deref();
-        let labels = || {
-            let desired = self.desired(sync, planned?).ok()?;
-            Some(desired["metadata"]["labels"].clone())
+        let metadata = || {
+            let mut desired = self.desired(sync, planned?, None).ok()?;
+            Some(desired["metadata"].take())
         };
         let plan = planned.map(|planned| &planned.plan);
-        let action = plan::decide(plan, cluster, observed, recorded.as_deref(), labels);
+        let action = plan::decide(plan, cluster, observed, recorded.as_deref(), metadata);
         let task = Task { sync, client: &client, key, planned, observed };
         match action {
             Action::Nothing => {
@@ -306,7 +309,13 @@ impl Lane {
                 sync.done(key, cluster, planned, outcome, learned);
                 Ok(())
             }
+            Action::Wait if sync.config.is_namespaces() && plan.is_some_and(|p| p.deleting) => {
+                self.wait_for_namespace(&task).await
+            }
             Action::Wait => {
+                if plan.is_some_and(|plan| plan.deleting) {
+                    self.say(&task, "WaitForRemovalInCluster", "Waiting for the removal of");
+                }
                 let outcome = outcome(status::WAITING_FOR_REMOVAL, "");
                 sync.done(key, cluster, planned, Some(outcome), Learned::Nothing);
                 Ok(())
@@ -336,8 +345,13 @@ impl Lane {
         self.observed.is_filled()
     }
 
-    fn desired(&self, sync: &Sync, planned: &Planned) -> Result<Value, String> {
-        template::desired(&planned.object, &sync.config, &self.member.name)
+    fn desired(
+        &self,
+        sync: &Sync,
+        planned: &Planned,
+        there: Option<&Value>,
+    ) -> Result<Value, String> {
+        template::desired(&planned.object, &sync.config, &self.member.name, there)
     }
 
     fn target_path(&self, sync: &Sync, key: &Key, api_version: &str) -> String {
@@ -345,125 +359,12 @@ impl Lane {
         let namespace = if target.is_namespaced() { key.namespace.as_str() } else { "" };
         format!("{}/{}", path(api_version, namespace, &target.plural_name), key.name)
     }
+}
 
-    async fn apply(&self, task: &Task<'_>, planned: &Arc<Planned>) -> Result<(), ()> {
-        let Task { sync, key, .. } = *task;
-        let cluster = &self.member.name;
-        let desired = match self.desired(sync, planned) {
-            Ok(desired) => desired,
-            Err(why) => {
-                self.tell(
-                    task,
-                    status::APPLY_OVERRIDES_FAILED,
-                    &format!("{why} in cluster {cluster:?}"),
-                );
-                let outcome = outcome(status::APPLY_OVERRIDES_FAILED, &why);
-                sync.done(key, cluster, Some(planned), Some(outcome), Learned::Nothing);
-                return Ok(());
-            }
-        };
-        if !self.may_ask(task) {
-            return Ok(());
-        }
-        let is_new = task.observed.is_none();
-        let began = Instant::now();
-        let written = self.write(task, planned, desired).await;
-        self.note(
-            sync,
-            match &written {
-                Err(Refused::By(error)) => Some(error),
-                _ => None,
-            },
-        );
-        let action = if is_new { "create" } else { "update" };
-        sync.control.metrics.dispatched(action, began.elapsed());
-        match written {
-            Ok(mut written) => {
-                let (generation, version) =
-                    (meta::generation(&written), meta::resource_version(&written));
-                let version = versions::object_version(generation, version);
-                let remote = self.collects_status.then(|| written["status"].take());
-                let outcome = well(remote.filter(|status| !status.is_null()));
-                sync.done(key, cluster, Some(planned), Some(outcome), Learned::Has(version));
-                Ok(())
-            }
-            Err(Refused::For(state, why)) => {
-                self.tell(task, state, &format!("{why} in cluster {cluster:?}"));
-                let outcome = outcome(state, &why);
-                sync.done(key, cluster, Some(planned), Some(outcome), Learned::Nothing);
-                Ok(())
-            }
-            Err(Refused::By(error)) => {
-                let (state, reason) = if is_new {
-                    (status::CREATION_FAILED, "CreateInClusterFailed")
-                } else {
-                    (status::UPDATE_FAILED, "UpdateInClusterFailed")
-                };
-                // A namespace that comes just after its objects is no failure to tell of.
-                if !error.is_not_found() {
-                    self.tell(task, reason, &self.failure(task, "apply", &error));
-                }
-                let outcome = outcome(state, &error.to_string());
-                sync.done(key, cluster, Some(planned), Some(outcome), Learned::Nothing);
-                Err(())
-            }
-        }
-    }
-
-    async fn delete(&self, task: &Task<'_>) -> Result<(), ()> {
-        let began = Instant::now();
-        let deleted = self.delete_ours(task).await;
-        self.note(task.sync, deleted.as_ref().err());
-        task.sync.control.metrics.dispatched("delete", began.elapsed());
-        let (outcome, learned, result) = match deleted {
-            Ok(Deletion::Gone) => (None, Learned::IsGone, Ok(())),
-            Ok(Deletion::Going) => {
-                (Some(outcome(status::WAITING_FOR_REMOVAL, "")), Learned::Nothing, Ok(()))
-            }
-            Ok(Deletion::Hosts) => return self.unmark(task).await,
-            Ok(Deletion::Unsure(error)) | Err(error) => {
-                self.tell(task, "DeleteInClusterFailed", &self.failure(task, "delete", &error));
-                let outcome = outcome(status::DELETION_FAILED, &error.to_string());
-                (Some(outcome), Learned::Nothing, Err(()))
-            }
-        };
-        task.sync.done(task.key, &self.member.name, task.planned, outcome, learned);
-        result
-    }
-
-    async fn unmark(&self, task: &Task<'_>) -> Result<(), ()> {
-        let Task { sync, client, key, planned, .. } = *task;
-        let cluster = &self.member.name;
-        let patch = json!({"metadata": {"labels": {MANAGED_LABEL: null}}});
-        let path = self.target_path(sync, key, &sync.config.target.api_version());
-        let unmarked = client.merge(&path, &patch).await;
-        self.note(sync, unmarked.as_ref().err());
-        match unmarked {
-            Err(error) if !error.is_not_found() => {
-                let text = self.failure(task, "let go of", &error);
-                self.tell(task, "RemoveManagedLabelFromInClusterFailed", &text);
-                let outcome = outcome(status::LABEL_REMOVAL_FAILED, &error.to_string());
-                sync.done(key, cluster, planned, Some(outcome), Learned::Nothing);
-                Err(())
-            }
-            _ => {
-                sync.done(key, cluster, planned, None, Learned::IsGone);
-                Ok(())
-            }
-        }
-    }
-
-    fn failure(&self, task: &Task<'_>, what: &str, error: &Error) -> String {
-        let kind = &task.sync.config.target.kind;
-        let (name, cluster) = (&task.key.name, &self.member.name);
-        format!("Failed to {what} {kind} {name:?} in cluster {cluster:?}: {error}")
-    }
-
-    fn tell(&self, task: &Task<'_>, reason: &str, message: &str) {
-        if let Some(planned) = task.planned {
-            let component = format!("{}-controller", task.sync.name);
-            task.sync.control.events.warn(&planned.object, &component, reason, message);
-        }
+/// Tells something of a federated object; of one that is gone there is nobody to tell it.
+fn tell(sync: &Sync, planned: Option<&Arc<Planned>>, reason: &str, message: &str) {
+    if let Some(planned) = planned {
+        sync.control.events.warn(&planned.object, &sync.component(), reason, message);
     }
 }
 

@@ -3,12 +3,9 @@
 use std::collections::BTreeSet;
 
 use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
-use kubefed_api::{
-    DELETE_OPTIONS_ANNOTATION, MANAGED_LABEL, ORPHAN_ANNOTATION, placement, status, template,
-    versions,
-};
+use kubefed_api::{MANAGED_LABEL, deletion, placement, status, template, versions};
 use kubefed_apimachinery::meta;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::cache::Key;
 use crate::control::Control;
@@ -21,8 +18,8 @@ pub(super) struct Plan {
     pub(super) unknown: Vec<String>,
     pub(super) template_hash: String,
     pub(super) overrides_hash: String,
-    /// Each member keeps its own count of replicas.
-    pub(super) retains_replicas: bool,
+    /// Each member keeps something of its object, whatever the template says.
+    pub(super) retains: bool,
     /// Why it is not placed as it says; empty: it is.
     pub(super) reason: &'static str,
     pub(super) message: String,
@@ -30,7 +27,8 @@ pub(super) struct Plan {
     pub(super) ignored: bool,
     pub(super) deleting: bool,
     pub(super) orphan: bool,
-    pub(super) delete_options: Value,
+    /// How it is to be deleted; none if what is said of that can't be understood.
+    pub(super) delete_options: Option<Value>,
 }
 
 impl Plan {
@@ -38,7 +36,7 @@ impl Plan {
     pub(super) fn asks_the_same(&self, other: &Plan) -> bool {
         let asked = |plan: &Plan| {
             let unclear = plan.reason == status::COMPUTE_PLACEMENT_FAILED;
-            (plan.retains_replicas, plan.ignored, plan.deleting, plan.orphan, unclear)
+            (plan.retains, plan.ignored, plan.deleting, plan.orphan, unclear)
         };
         asked(self) == asked(other)
             && self.template_hash == other.template_hash
@@ -58,9 +56,9 @@ pub(super) fn plan(
         template_hash: versions::template_hash(object),
         overrides_hash: versions::overrides_hash(object),
         deleting: meta::deletion_timestamp(object).is_some(),
-        retains_replicas: template::retains_replicas(object),
-        orphan: meta::annotation(object, ORPHAN_ANNOTATION) == Some("true"),
-        delete_options: delete_options(object),
+        retains: template::retains(object, config),
+        orphan: deletion::orphans(object),
+        delete_options: deletion::options(object).ok(),
         unknown: placement::unknown(object, &clusters),
         ..Plan::default()
     };
@@ -129,25 +127,13 @@ fn unpropagated(key: &Key, control_plane: &str) -> Option<String> {
     system.contains(&key.name.as_str()).then(|| format!("{} is each cluster's own", key.name))
 }
 
-/// The options for deletions in members: what the annotation says, as far as it can be understood.
-fn delete_options(object: &Value) -> Value {
-    let given = meta::annotation(object, DELETE_OPTIONS_ANNOTATION)
-        .and_then(|text| serde_json::from_str::<Value>(text).ok());
-    let mut options = json!({"apiVersion": "v1", "kind": "DeleteOptions"});
-    for field in ["gracePeriodSeconds", "propagationPolicy", "preconditions"] {
-        if let Some(value) = given.as_ref().and_then(|given| given.get(field)) {
-            options[field] = value.clone();
-        }
-    }
-    options
-}
-
 /// What a member's watch tells of an object there.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Observed {
     pub(super) version: String,
     pub(super) uid: String,
     pub(super) labels: Value,
+    pub(super) annotations: Value,
     pub(super) deleting: bool,
     /// The status, if it is collected.
     pub(super) remote: Option<Value>,
@@ -157,9 +143,11 @@ impl Observed {
     pub(super) fn of(mut object: Value) -> Self {
         let remote = object.get_mut("status").map(Value::take);
         let labels = object["metadata"]["labels"].take();
+        let annotations = object["metadata"]["annotations"].take();
         let object = &object;
         Observed {
             labels,
+            annotations,
             remote: remote.filter(|status| !status.is_null()),
             uid: meta::uid(object).to_owned(),
             version: versions::object_version(
@@ -187,13 +175,13 @@ pub(super) enum Action {
 }
 
 /// Decides. `plan`: none if the federated object is gone. `recorded`: the version that was last written there; empty if
-/// that was for another template.
+/// that was for another template. `metadata`: that of the object as it is to be.
 pub(super) fn decide(
     plan: Option<&Plan>,
     cluster: &str,
     observed: Option<&Observed>,
     recorded: Option<&str>,
-    labels: impl FnOnce() -> Option<Value>,
+    metadata: impl FnOnce() -> Option<Value>,
 ) -> Action {
     let is_there = observed.is_some() || recorded.is_some();
     let Some(plan) = plan else {
@@ -215,19 +203,16 @@ pub(super) fn decide(
         (true, None) => Action::Apply,
         (true, Some(observed)) => {
             let same = recorded == Some(observed.version.as_str());
-            let marked = |wanted: &Value| {
-                wanted
-                    .as_object()
-                    .into_iter()
-                    .flatten()
-                    .all(|(key, value)| observed.labels.get(key) == Some(value))
+            let has = |there: &Value, wanted: &Value| {
+                let mut wanted = wanted.as_object().into_iter().flatten();
+                wanted.all(|(key, value)| there.get(key) == Some(value))
             };
-            // A change of labels does not count up the generation: they are compared by themselves.
-            if same && labels().is_none_or(|wanted| marked(&wanted)) {
-                Action::Nothing
-            } else {
-                Action::Apply
-            }
+            let marked = |wanted: Value| {
+                has(&observed.labels, &wanted["labels"])
+                    && has(&observed.annotations, &wanted["annotations"])
+            };
+            // A change of these does not count up the generation: they are compared by themselves.
+            if same && metadata().is_none_or(marked) { Action::Nothing } else { Action::Apply }
         }
     }
 }
@@ -244,6 +229,8 @@ pub(super) fn is_ours(object: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn plan_for(selected: &[&str]) -> Plan {
@@ -251,7 +238,8 @@ mod tests {
     }
 
     fn observed(version: &str) -> Observed {
-        Observed { version: version.into(), labels: json!({"app": "web"}), ..Observed::default() }
+        let metadata = json!({"generation": 1, "labels": {"app": "web"}, "annotations": {"by": "us", "and": "others"}});
+        Observed { version: version.into(), ..Observed::of(json!({"metadata": metadata})) }
     }
 
     #[test]
@@ -352,14 +340,19 @@ mod tests {
     }
 
     #[test]
-    fn a_label_that_was_taken_off_there_is_put_back() {
+    fn a_label_or_annotation_that_was_changed_there_is_put_back() {
         let plan = plan_for(&["a"]);
-        for (labels, wanted) in [
-            (json!({"app": "web"}), Action::Nothing),
-            (json!({"app": "web", MANAGED_LABEL: "true"}), Action::Apply),
+        for (metadata, wanted) in [
+            (json!({}), Action::Nothing),
+            (json!({"labels": {"app": "web"}, "annotations": {"by": "us"}}), Action::Nothing),
+            (json!({"labels": {"app": "web", MANAGED_LABEL: "true"}}), Action::Apply),
+            (json!({"annotations": {"by": "nobody"}}), Action::Apply),
+            (json!({"annotations": {"new": ""}}), Action::Apply),
         ] {
             assert_eq!(
-                decide(Some(&plan), "a", Some(&observed("gen:1")), Some("gen:1"), || Some(labels)),
+                decide(Some(&plan), "a", Some(&observed("gen:1")), Some("gen:1"), || Some(
+                    metadata
+                )),
                 wanted
             );
         }

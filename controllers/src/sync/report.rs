@@ -64,17 +64,29 @@ impl Sync {
                 released => released,
             };
         }
+        let mut recording = Ok(());
         if !plan.deleting
             && recorded.as_ref() != Some(&versions)
             && !pending
             && !versions.clusters.values().any(String::is_empty)
         {
-            self.record(key, &object, &versions, recorded.is_some()).await?;
-            if let Some(work) = self.work.lock().get_mut(key) {
-                work.recorded = Some(versions);
+            recording = self.record(key, &object, &versions, recorded.is_some()).await;
+            match &recording {
+                Ok(()) => {
+                    if let Some(work) = self.work.lock().get_mut(key) {
+                        work.recorded = Some(versions);
+                    }
+                }
+                // Its namespace is about to end, or we have no right to it: another try would not help.
+                Err(error) if error.is_forbidden() => {
+                    tracing::warn!(?key, %error, "its versions are not recorded");
+                    recording = Ok(());
+                }
+                Err(_) => {}
             }
         }
-        self.write_status(&object, plan, outcomes).await
+        // Whoever waits for the status must not wait for the record too.
+        self.write_status(&object, plan, outcomes).await.and(recording)
     }
 
     async fn write_status(
@@ -91,7 +103,7 @@ impl Sync {
         if reason != status::OK {
             let misnamed = plan.ignored && self.config.is_namespaces();
             let event = if misnamed { "InvalidName" } else { reason };
-            self.control.events.warn(object, &format!("{}-controller", self.name), event, &message);
+            self.control.events.warn(object, &self.component(), event, &message);
         }
         let propagation =
             Propagation { generation: meta::generation(object), reason, message, clusters };

@@ -1,12 +1,13 @@
 //! What is asked of a member to write an object there and to delete it.
 
-use kubefed_api::{MANAGED_LABEL, kubefedconfig, status};
+use kubefed_api::{MANAGED_LABEL, status};
 use kubefed_apimachinery::meta;
 use serde_json::{Value, json};
 
-use super::super::Planned;
 use super::super::plan;
-use super::{Lane, Task};
+use super::super::{Learned, Planned, Sync};
+use super::{Lane, Task, outcome};
+use crate::cache::Key;
 use crate::client::Error;
 
 impl Lane {
@@ -20,13 +21,13 @@ impl Lane {
         let Task { sync, client, key, .. } = *task;
         let target = self.target_path(sync, key, desired["apiVersion"].as_str().unwrap_or(""));
         if task.observed.is_some() {
-            if planned.plan.retains_replicas {
+            if planned.plan.retains {
                 let there = client.get(&target).await.map_err(Refused::By)?;
-                retain_replicas(&mut desired, &there);
+                desired = self.retaining(sync, planned, &there)?;
             }
             return client.apply(&target, &desired, true).await.map_err(Refused::By);
         }
-        let adopts = kubefedconfig::adopts(&sync.control.config.borrow());
+        let adopts = sync.settings.adopts;
         if adopts {
             // Without force a field that somebody else set is a conflict: then the object was there before us, or
             // somebody took our mark off.
@@ -42,7 +43,12 @@ impl Lane {
             }
             Ok(there) => {
                 if !plan::is_ours(&there) {
-                    if !adopts {
+                    if !adopts
+                        && !self
+                            .is_hosts(sync, key, meta::uid(&there))
+                            .await
+                            .map_err(Refused::By)?
+                    {
                         let why = "the object was there before, and adoption is disabled";
                         return Err(Refused::For(status::ALREADY_EXISTS, why.into()));
                     }
@@ -52,8 +58,8 @@ impl Lane {
                     );
                     self.tell(task, "AdoptedInCluster", &text);
                 }
-                if planned.plan.retains_replicas {
-                    retain_replicas(&mut desired, &there);
+                if planned.plan.retains {
+                    desired = self.retaining(sync, planned, &there)?;
                 }
             }
             Err(error) if error.is_not_found() => {}
@@ -62,8 +68,43 @@ impl Lane {
         client.apply(&target, &desired, true).await.map_err(Refused::By)
     }
 
+    fn retaining(&self, sync: &Sync, planned: &Planned, there: &Value) -> Result<Value, Refused> {
+        let desired = self.desired(sync, planned, Some(there));
+        desired.map_err(|why| Refused::For(status::APPLY_OVERRIDES_FAILED, why))
+    }
+
+    /// Whether a namespace of a member is the host's own: then the host is a member too, and this is the namespace that
+    /// the federated one lives in.
+    async fn is_hosts(&self, sync: &Sync, key: &Key, uid: &str) -> Result<bool, Error> {
+        if !sync.config.is_namespaces() {
+            return Ok(false);
+        }
+        match sync.control.host.get(&format!("/api/v1/namespaces/{}", key.name)).await {
+            Ok(ours) => Ok(meta::uid(&ours) == uid),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Waits until a namespace has gone, but not for the host's own: that one waits for us.
+    pub(super) async fn wait_for_namespace(&self, task: &Task<'_>) -> Result<(), ()> {
+        let Task { sync, key, planned, observed, .. } = *task;
+        let uid = observed.map_or("", |observed| observed.uid.as_str());
+        let is_hosts = self.is_hosts(sync, key, uid).await;
+        let (outcome, learned) = match is_hosts {
+            Ok(true) => (None, Learned::IsGone),
+            _ => (Some(outcome(status::WAITING_FOR_REMOVAL, "")), Learned::Nothing),
+        };
+        sync.done(key, &self.member.name, planned, outcome, learned);
+        is_hosts.map(drop).map_err(drop)
+    }
+
     /// Deletes the object if it is ours still.
-    pub(super) async fn delete_ours(&self, task: &Task<'_>) -> Result<Deletion, Error> {
+    pub(super) async fn delete_ours(
+        &self,
+        task: &Task<'_>,
+        mut options: Value,
+    ) -> Result<Deletion, Error> {
         let Task { sync, client, key, .. } = *task;
         let path = self.target_path(sync, key, &sync.config.target.api_version());
         let uid = match task.observed {
@@ -76,19 +117,11 @@ impl Lane {
                 Err(error) => return Err(error),
             },
         };
-        if sync.config.is_namespaces() {
-            // Of a host that is a member too, the namespace there is the one that the federated one lives in.
-            match sync.control.host.get(&format!("/api/v1/namespaces/{}", key.name)).await {
-                Ok(ours) if meta::uid(&ours) == uid => return Ok(Deletion::Hosts),
-                Err(error) if !error.is_not_found() => return Ok(Deletion::Unsure(error)),
-                _ => {}
-            }
+        match self.is_hosts(sync, key, &uid).await {
+            Ok(true) => return Ok(Deletion::Hosts),
+            Ok(false) => {}
+            Err(error) => return Ok(Deletion::Unsure(error)),
         }
-        // The options of the annotation are for the deletion of the federated object alone.
-        let mut options = match task.planned {
-            Some(planned) if planned.plan.deleting => planned.plan.delete_options.clone(),
-            _ => json!({"apiVersion": "v1", "kind": "DeleteOptions"}),
-        };
         if options["preconditions"]["uid"].is_null() {
             options["preconditions"]["uid"] = json!(uid);
         }
@@ -114,11 +147,4 @@ pub(super) enum Deletion {
     Hosts,
     /// Whether it is the host's own cannot be told now: the host does not say.
     Unsure(Error),
-}
-
-/// Keeps the count that the member has: leaving the field out would give it up, and the member would fall to its default.
-fn retain_replicas(desired: &mut Value, there: &Value) {
-    if there["spec"]["replicas"].is_i64() && desired["spec"].is_object() {
-        desired["spec"]["replicas"] = there["spec"]["replicas"].clone();
-    }
 }
