@@ -51,8 +51,19 @@ impl Recorder {
         (Recorder { queue, said: Arc::default() }, write)
     }
 
-    /// Tells something about an object.
+    /// Tells that something about an object is not as it should be.
     pub(crate) fn warn(&self, object: &Value, component: &str, reason: &str, message: &str) {
+        self.tell("Warning", object, component, reason, message);
+    }
+
+    /// Tells what is done for an object, unless there is much to be told: warnings go first.
+    pub(crate) fn note(&self, object: &Value, component: &str, reason: &str, message: &str) {
+        if self.queue.capacity() > QUEUE / 2 {
+            self.tell("Normal", object, component, reason, message);
+        }
+    }
+
+    fn tell(&self, kind: &str, object: &Value, component: &str, reason: &str, message: &str) {
         let uid = meta::uid(object);
         let now = Instant::now();
         {
@@ -83,7 +94,7 @@ impl Recorder {
             },
             "reason": reason,
             "message": message,
-            "type": "Warning",
+            "type": kind,
             "count": 1,
             "firstTimestamp": at,
             "lastTimestamp": at,
