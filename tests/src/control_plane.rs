@@ -19,6 +19,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use crate::etcd::{Etcd, an_etcd, free_ports};
+use crate::proxy::Proxy;
 use crate::raw::{self, Raw};
 use crate::{Cluster, Kubectl, NAMESPACE, eventually, kubernetes};
 
@@ -202,6 +203,11 @@ impl ControlPlane {
         format!("https://{}", self.address)
     }
 
+    /// A road to kube-apiserver.
+    pub async fn road(&self) -> Proxy {
+        Proxy::start(self.address).await
+    }
+
     /// Ends kube-apiserver without a word.
     pub fn fall(&mut self) {
         self.apiserver.kill().expect("it runs");
@@ -252,12 +258,11 @@ impl ControlPlane {
 
     /// A kubeconfig for a user of these groups.
     pub fn kubeconfig(&self, context: &str, user: &str, groups: &[&str]) -> PathBuf {
-        crate::write_kubeconfig(
-            self.dir.path(),
-            &self.authority,
-            &self.url(),
-            (context, user, groups),
-        )
+        self.kubeconfig_by(&self.url(), context, user, groups)
+    }
+
+    fn kubeconfig_by(&self, url: &str, context: &str, user: &str, groups: &[&str]) -> PathBuf {
+        crate::write_kubeconfig(self.dir.path(), &self.authority, url, (context, user, groups))
     }
 
     /// The kubectl on the PATH, as this user.
@@ -277,6 +282,11 @@ impl ControlPlane {
 
     /// The same, with a configuration that `change` has changed.
     pub async fn extension_with(&self, change: impl FnOnce(&mut Config)) -> Cluster {
+        self.extension_by(&self.url(), change).await
+    }
+
+    /// The same, which reaches this cluster by another URL.
+    pub async fn extension_by(&self, url: &str, change: impl FnOnce(&mut Config)) -> Cluster {
         let admin = self.admin();
         for object in rights_of_an_extension() {
             let path = collection(&object);
@@ -300,7 +310,7 @@ impl ControlPlane {
             clients: Clients::Asked,
         };
         let options = host::Options {
-            kubeconfig: Some(self.kubeconfig("host", EXTENSION, &[])),
+            kubeconfig: Some(self.kubeconfig_by(url, "host", EXTENSION, &[])),
             ..host::Options::default()
         };
         let token = CancellationToken::new();

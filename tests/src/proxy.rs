@@ -1,7 +1,9 @@
-//! A road to a server that can be blocked: what is on it then neither arrives nor is refused. And proxies as companies
-//! have them, which are asked for a road.
+//! A road to a server that can be blocked: what is on it then neither arrives nor is refused. Or cut: whoever is on it
+//! or comes is turned away. And proxies as companies have them, which are asked for a road.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -18,8 +20,16 @@ type Tell = watch::Sender<Vec<String>>;
 
 pub struct Proxy {
     address: SocketAddr,
-    open: watch::Sender<bool>,
+    state: watch::Sender<State>,
+    turned_away: Arc<AtomicUsize>,
     _ends: DropGuard,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum State {
+    Open,
+    Blocked,
+    Cut,
 }
 
 impl Proxy {
@@ -27,19 +37,25 @@ impl Proxy {
     pub async fn start(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
-        let (open, is_open) = watch::channel(true);
+        let (state, now) = watch::channel(State::Open);
+        let turned_away = Arc::new(AtomicUsize::new(0));
         let token = CancellationToken::new();
         let ends = token.clone().drop_guard();
+        let count = Arc::clone(&turned_away);
         tokio::spawn(token.run_until_cancelled_owned(async move {
             while let Ok((here, _)) = listener.accept().await {
+                if *now.borrow() == State::Cut {
+                    count.fetch_add(1, Ordering::SeqCst);
+                    continue;
+                }
                 let Ok(there) = TcpStream::connect(target).await else { continue };
                 let ((from_here, to_here), (from_there, to_there)) =
                     (here.into_split(), there.into_split());
-                tokio::spawn(carry(from_here, to_there, is_open.clone()));
-                tokio::spawn(carry(from_there, to_here, is_open.clone()));
+                tokio::spawn(carry(from_here, to_there, now.clone()));
+                tokio::spawn(carry(from_there, to_here, now.clone()));
             }
         }));
-        Proxy { address, open, _ends: ends }
+        Proxy { address, state, turned_away, _ends: ends }
     }
 
     pub fn url(&self) -> String {
@@ -47,25 +63,46 @@ impl Proxy {
     }
 
     pub fn block(&self) {
-        self.open.send_replace(false);
+        self.state.send_replace(State::Blocked);
     }
 
     pub fn unblock(&self) {
-        self.open.send_replace(true);
+        self.state.send_replace(State::Open);
+    }
+
+    /// Ends all connections, and each that comes, until the road is mended.
+    pub fn cut(&self) {
+        self.state.send_replace(State::Cut);
+    }
+
+    pub fn mend(&self) {
+        self.state.send_replace(State::Open);
+    }
+
+    /// How many connections came while the road was cut.
+    pub fn turned_away(&self) -> usize {
+        self.turned_away.load(Ordering::SeqCst)
     }
 }
 
 async fn carry(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    mut open: watch::Receiver<bool>,
+    state: watch::Receiver<State>,
 ) {
     let mut buffer = vec![0; 64 * 1024];
-    while let Ok(length @ 1..) = from.read(&mut buffer).await {
-        let opened = open.wait_for(|open| *open).await.is_ok();
-        if !opened || to.write_all(&buffer[..length]).await.is_err() {
-            return;
+    let (mut of_road, mut of_bytes) = (state.clone(), state);
+    let carrying = async {
+        while let Ok(length @ 1..) = from.read(&mut buffer).await {
+            let opened = of_bytes.wait_for(|state| *state == State::Open).await.is_ok();
+            if !opened || to.write_all(&buffer[..length]).await.is_err() {
+                return;
+            }
         }
+    };
+    tokio::select! {
+        () = carrying => {}
+        _ = of_road.wait_for(|state| *state == State::Cut) => {}
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use kubefed_apiserver::audit;
 use kubefed_certs::KeyPairPem;
 use kubefed_tests::control_plane::{ControlPlane, EXTENSION, a_control_plane};
+use kubefed_tests::proxy::Proxy;
 use kubefed_tests::raw::{self, Answer, HTTP1, HTTP2, Raw};
 use kubefed_tests::{Cluster, NAMESPACE, eventually};
 use serde_json::{Value, json};
@@ -29,6 +30,8 @@ type Lines<'a> = &'a [(&'a str, &'a str)];
 /// A host, an extension of it, and what the extension recorded of its requests.
 struct Scene {
     host: ControlPlane,
+    /// From the extension to its host.
+    road: Proxy,
     extension: Cluster,
     dir: TempDir,
     /// What may be in no answer and on no line of a log.
@@ -46,8 +49,9 @@ impl Scene {
             max_backups: 0,
             policy: audit::Policy::default(),
         };
-        let extension = host.extension_with(|config| config.audit = Some(options)).await;
-        let scene = Scene { host, extension, dir, secrets: RefCell::default() };
+        let road = host.road().await;
+        let extension = host.extension_by(&road.url(), |c| c.audit = Some(options)).await;
+        let scene = Scene { host, road, extension, dir, secrets: RefCell::default() };
         scene.create("/api/v1/namespaces", named("v1", "Namespace", "a")).await;
         let bot = named("v1", "ServiceAccount", "bot");
         scene.create("/api/v1/namespaces/a/serviceaccounts", bot).await;
@@ -199,8 +203,9 @@ async fn nobody_is_believed_without_proof() {
 async fn nothing_is_allowed_that_the_host_cannot_say() {
     let Some(mut scene) = Scene::new().await else { return };
     outage::decisions_change(&scene).await;
+    outage::the_host_is_away_for_a_moment(&scene).await;
     outage::the_host_hangs(&scene).await;
-    outage::the_host_falls(&mut scene).await;
+    Box::pin(outage::the_host_falls(&mut scene)).await;
 }
 
 /// Whatever path is asked for: there is no redirect, not even to a path without a slash at its end.
@@ -249,11 +254,11 @@ async fn no_log_holds_a_secret(scene: &Scene) {
     let cookie = scene.secret("open-sesame");
     let garbage = scene.secret("sesame-as-a-token");
     for (shown, protocol) in [(None, HTTP1), (Some(scene.of_front_proxy()), HTTP2)] {
-        let mut raw =
-            Raw::over(raw::stream(address, ca.clone(), shown.as_ref(), protocol).await).await;
         for credential in
             [format!("Bearer {good}"), format!("Bearer {garbage}"), format!("Basic {basic}")]
         {
+            let stream = raw::stream(address, ca.clone(), shown.as_ref(), protocol).await;
+            let mut raw = Raw::over(stream).await;
             let headers = [("authorization", credential.as_str()), ("cookie", cookie.as_str())];
             let answer = raw.send("GET", CLUSTERS, &headers, "").await;
             assert!(matches!(answer.code, 401 | 403), "{}", answer.code);
