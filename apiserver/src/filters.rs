@@ -7,7 +7,7 @@ use axum::Router;
 use axum::extract::{Request, State};
 use axum::middleware::{Next, from_fn_with_state};
 use futures::FutureExt as _;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, Version, header};
 use kubefed_apimachinery::status::Status;
 use kubefed_apimachinery::{duration, fields};
 use tokio::sync::Semaphore;
@@ -246,11 +246,22 @@ async fn admit(
         return refuse(Status::internal("the request was not taken apart"));
     };
     let connection = request.extensions().get::<ConnectionInfo>().cloned();
-    let user =
-        match filters.authenticator.authenticate(connection.as_ref(), request.headers()).await {
-            Ok(user) => user,
-            Err(status) => return refuse(status),
-        };
+    let known = filters.authenticator.authenticate(connection.as_ref(), request.headers()).await;
+    let is_h2 = request.version() == Version::HTTP_2;
+    if let Some(connection) = connection.filter(|connection| is_h2 && !proves(&known, connection)) {
+        connection.close();
+    }
+    let user = match known {
+        Ok(user) => user,
+        Err(status) => {
+            let mut response = refuse(status);
+            if !is_h2 {
+                let close = HeaderValue::from_static("close");
+                response.headers_mut().insert(header::CONNECTION, close);
+            }
+            return response;
+        }
+    };
     let trail = request.extensions().get::<Trail>().cloned();
     if let Some(trail) = &trail {
         trail.user(&user).await;
@@ -301,6 +312,13 @@ async fn admit(
         None => request,
     };
     next.run(request).await
+}
+
+/// Whether a client has proved anything. One that has not gets no second round of requests out of a connection by
+/// HTTP/2, where they are cheap to send (CVE-2023-44487). Who is anonymous by the word of a front proxy does not end the
+/// proxy's connection, which is everybody's.
+fn proves(known: &Result<UserInfo, Status>, connection: &ConnectionInfo) -> bool {
+    known.as_ref().is_ok_and(|user| !user.is_anonymous() || connection.certificate.is_some())
 }
 
 /// Takes off what proves or claims an identity, also what only a front proxy may send.

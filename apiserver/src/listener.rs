@@ -1,13 +1,14 @@
 //! Connections: accepting them, TLS, the limits of HTTP, and ending them well.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::GracefulConnection;
 use hyper_util::service::TowerToHyperService;
 use kubefed_certs::{Identity, ServerTls, not_after};
 use parking_lot::Mutex;
@@ -16,6 +17,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::authn::front_proxy::{Trust, Vouched};
 
@@ -42,6 +44,15 @@ pub struct ConnectionInfo {
     pub peer: SocketAddr,
     /// The client's certificate, if it showed one.
     pub certificate: Option<Arc<PeerCertificate>>,
+    /// Cancelled when the connection is to take no more requests.
+    closing: CancellationToken,
+}
+
+impl ConnectionInfo {
+    /// Takes no more requests over this connection, and ends it when those that it has are answered.
+    pub(crate) fn close(&self) {
+        self.closing.cancel();
+    }
 }
 
 /// A certificate whose key the client has.
@@ -90,7 +101,7 @@ pub(crate) async fn serve(
     token: CancellationToken,
 ) {
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let graceful = GracefulShutdown::new();
+    let connections = TaskTracker::new();
     let verifies = tls.verifies();
     loop {
         let permit = tokio::select! {
@@ -110,17 +121,18 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let (acceptor, app, watcher) =
-            (TlsAcceptor::from(tls.config()), app.clone(), graceful.watcher());
-        tokio::spawn(async move {
+        let (acceptor, app, closing) =
+            (TlsAcceptor::from(tls.config()), app.clone(), token.child_token());
+        connections.spawn(async move {
             let _permit = permit;
-            if let Err(error) = connection(stream, peer, acceptor, verifies, app, watcher).await {
+            if let Err(error) = connection(stream, peer, acceptor, verifies, app, closing).await {
                 tracing::debug!(%peer, %error, "a connection ended");
             }
         });
     }
     drop(listener);
-    if tokio::time::timeout(DRAIN, graceful.shutdown()).await.is_err() {
+    connections.close();
+    if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
         tracing::warn!("some requests did not end in time");
     }
 }
@@ -133,7 +145,7 @@ async fn connection(
     acceptor: TlsAcceptor,
     verifies: bool,
     app: Router,
-    watcher: hyper_util::server::graceful::Watcher,
+    closing: CancellationToken,
 ) -> Result<(), BoxError> {
     stream.set_nodelay(true)?;
     let stream = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await??;
@@ -141,7 +153,8 @@ async fn connection(
     let chain = session.peer_certificates().unwrap_or_default().to_vec();
     let certificate = PeerCertificate::new(chain, verifies).map(Arc::new);
     let is_h2 = session.alpn_protocol() == Some(b"h2");
-    let app = app.layer(axum::Extension(ConnectionInfo { peer, certificate }));
+    let info = ConnectionInfo { peer, certificate, closing: closing.clone() };
+    let app = app.layer(axum::Extension(info));
     let service = TowerToHyperService::new(app);
     let io = TokioIo::new(stream);
     if is_h2 {
@@ -155,14 +168,28 @@ async fn connection(
             .max_header_list_size(MAX_HEADERS)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(15));
-        watcher.watch(builder.serve_connection(io, service)).await?;
+        until_closed(builder.serve_connection(io, service), &closing).await
     } else {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(MAX_HEADERS as usize);
-        watcher.watch(builder.serve_connection(io, service)).await?;
+        until_closed(builder.serve_connection(io, service), &closing).await
     }
-    Ok(())
+}
+
+/// Serves a connection; from `closing` on it takes no more requests. By HTTP/2 the client is told (GOAWAY), and what it
+/// sent before it knew is answered.
+async fn until_closed<C>(connection: C, closing: &CancellationToken) -> Result<(), BoxError>
+where
+    C: GracefulConnection,
+    C::Error: Into<BoxError>,
+{
+    let mut connection = pin!(connection);
+    tokio::select! {
+        outcome = connection.as_mut() => return outcome.map_err(Into::into),
+        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await.map_err(Into::into)
 }

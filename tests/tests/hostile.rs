@@ -492,7 +492,7 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_not_served_leaves_no_trace_in_the_metrics() {
     let federation = a_federation().await;
-    let mut nobody = federation.raw_h2(None).await;
+    let mut nobody = federation.raw(None).await;
     for n in 0..20 {
         nobody.get(&format!("/apis/probe{n}.io/v1/things{n}")).await;
         nobody.get(&format!("/api/v1/namespaces/x/secrets/y/probe{n}")).await;

@@ -58,7 +58,7 @@ async fn a_server_is_ready_only_when_it_knows_the_rights() {
     let (release, released) = watch::channel(false);
     let store = Arc::new(Held { inner: embedded::in_memory(), released });
     let federation = a_federation_with(|config| config.store = store).await;
-    let mut nobody = federation.raw_h2(None).await;
+    let mut nobody = federation.raw(None).await;
     assert_eq!(nobody.get("/livez").await.code, 200);
     let waiting = nobody.get("/readyz").await;
     assert_eq!(waiting.code, 500);
@@ -174,7 +174,7 @@ async fn a_server_that_ends_is_first_unready_then_closed_and_its_watches_end_wel
     })
     .await;
     let mut admin = federation.raw_h2(ADMIN).await;
-    let mut prober = federation.raw_h2(None).await;
+    let mut prober = federation.raw(None).await;
     let mut watches = Vec::new();
     for mut watcher in [federation.raw(ADMIN).await, federation.raw_h2(ADMIN).await] {
         let path = "/api/v1/namespaces?watch=1&timeoutSeconds=600";

@@ -7,7 +7,7 @@ use std::time::Duration;
 use kubefed_certs::{Authorities, Authority, ClientTls, KeyPairPem, client_config};
 use kubefed_controllers::client::Client;
 use kubefed_tests::control_plane::{ControlPlane, a_control_plane};
-use kubefed_tests::raw::{HTTP1, HTTP2, Raw};
+use kubefed_tests::raw::{Answer, HTTP1, HTTP2, Raw};
 use kubefed_tests::{Cluster, eventually};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
@@ -110,14 +110,14 @@ async fn changes(
     let own = [&host.authority, &host.front_proxy];
     assert!(told(&own, &[&old, &new]).await, "the host's own authorities are named, and no other");
 
-    let mut by_old = Raw::over(extension.stream_of(Some(&shown(&old)), HTTP2).await).await;
-    let mut by_new = Raw::over(extension.stream_of(Some(&shown(&new)), HTTP2).await).await;
-    for raw in [&mut by_old, &mut by_new] {
-        assert_eq!(raw.send("GET", READABLE, claim, "").await.code, 401);
+    let mut by_old = Caller::new(extension, shown(&old), claim).await;
+    let mut by_new = Caller::new(extension, shown(&new), claim).await;
+    for caller in [&mut by_old, &mut by_new] {
+        assert_eq!(caller.ask().await.code, 401);
     }
     let old_pem = pem(&old);
     trust(&admin, key, &format!("{before}\n{old_pem}")).await;
-    until(&mut by_old, claim, 200).await;
+    by_old.until(200).await;
     let mut going = Load::default();
     going.anew("by the old one", extension, shown(&old), claim);
     going.goes_on().await;
@@ -129,7 +129,7 @@ async fn changes(
 
     // Both, while clients change over.
     trust(&admin, key, &format!("{before}\n{old_pem}\n{}", pem(&new))).await;
-    until(&mut by_new, claim, 200).await;
+    by_new.until(200).await;
     eventually("both are named", async || {
         told(&[own[0], own[1], &old, &new], &[]).await.then_some(())
     })
@@ -140,10 +140,10 @@ async fn changes(
 
     // The new one alone: connections that the old one's clients still have are worth nothing.
     trust(&admin, key, &format!("{before}\n{}", pem(&new))).await;
-    until(&mut by_old, claim, 401).await;
+    by_old.until(401).await;
     eventually("the old one is not named", async || told(&[&new], &[&old]).await.then_some(()))
         .await;
-    assert_eq!(by_new.send("GET", READABLE, claim, "").await.code, 200);
+    assert_eq!(by_new.ask().await.code, 200);
     load.goes_on().await;
 }
 
@@ -151,13 +151,36 @@ async fn trust(admin: &Client, key: &str, pem: &str) {
     admin.merge(TRUST, &json!({"data": {key: pem}})).await.expect("changed");
 }
 
-async fn until(raw: &mut Raw, claim: Claim, code: u16) {
-    eventually(&format!("the answer is {code}"), async || {
-        let answer = raw.send("GET", READABLE, claim, "").await;
-        assert!(matches!(answer.code, 200 | 401), "{}: {}", answer.code, answer.json());
-        (answer.code == code).then_some(())
-    })
-    .await;
+/// One who keeps a connection for as long as nobody ends it: who is refused begins another.
+struct Caller<'a> {
+    extension: &'a Cluster,
+    shown: KeyPairPem,
+    claim: Claim,
+    raw: Raw,
+}
+
+impl<'a> Caller<'a> {
+    async fn new(extension: &'a Cluster, shown: KeyPairPem, claim: Claim) -> Self {
+        let raw = Raw::over(extension.stream_of(Some(&shown), HTTP2).await).await;
+        Caller { extension, shown, claim, raw }
+    }
+
+    async fn ask(&mut self) -> Answer {
+        let answer = self.raw.send("GET", READABLE, self.claim, "").await;
+        if answer.code == 401 {
+            self.raw = Raw::over(self.extension.stream_of(Some(&self.shown), HTTP2).await).await;
+        }
+        answer
+    }
+
+    async fn until(&mut self, code: u16) {
+        eventually(&format!("the answer is {code}"), async || {
+            let answer = self.ask().await;
+            assert!(matches!(answer.code, 200 | 401), "{}: {}", answer.code, answer.json());
+            (answer.code == code).then_some(())
+        })
+        .await;
+    }
 }
 
 type Claim = &'static [(&'static str, &'static str)];

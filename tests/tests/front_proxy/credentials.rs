@@ -69,8 +69,8 @@ pub(super) async fn tokens(scene: &Scene) {
         [("nobody", None), ("a stranger", Some(&stranger)), ("the front proxy", Some(&proxy))]
     {
         for protocol in [HTTP1, HTTP2] {
-            let mut raw = scene.past(shown, protocol).await;
             for (name, token, good) in &cases {
+                let mut raw = scene.past(shown, protocol).await;
                 let name = format!("{protocol}: a token by {by}: {name}");
                 let bearer = format!("Bearer {token}");
                 let mut headers = vec![("authorization", bearer.as_str()), ("audit-id", &name)];
@@ -91,14 +91,15 @@ pub(super) async fn tokens(scene: &Scene) {
             }
         }
     }
-    let mut raw = scene.past(None, HTTP2).await;
     for credential in ["Bearer", "Bearer ", "Basic YWRtaW46YWRtaW4=", "Negotiate abc", ""] {
         let name = format!("a credential: {credential:?}");
+        let mut raw = scene.past(None, HTTP2).await;
         scene.expect(&mut raw, &name, &[("authorization", credential)], &Value::Null).await;
     }
     // A token of an account that is gone is none.
     admin.delete("/api/v1/namespaces/a/serviceaccounts/bot", &json!({})).await.expect("deleted");
     let bearer = format!("Bearer {real}");
+    let mut raw = scene.past(None, HTTP2).await;
     eventually("the token is refused", async || {
         let answer = raw.send("GET", CLUSTERS, &[("authorization", &bearer)], "").await;
         assert!(matches!(answer.code, 401 | 403), "{}", answer.code);
@@ -127,7 +128,7 @@ pub(super) async fn impersonation(scene: &Scene) {
     let (dave, proxy) = (scene.of_host("dave", &[]), scene.of_front_proxy());
     let mut by_himself = scene.past(Some(&dave), HTTP1).await;
     let mut by_proxy = scene.past(Some(&proxy), HTTP2).await;
-    let mut nobody = scene.past(None, HTTP2).await;
+    let mut nobody = scene.past(None, HTTP1).await;
     let as_carol = [("impersonate-user", "carol"), ("impersonate-group", "ops")];
     eventually("the host knows the rights", async || {
         let answer = by_himself.send("GET", CLUSTERS, &as_carol, "").await;
