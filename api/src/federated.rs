@@ -16,7 +16,34 @@ pub struct TargetSchema {
     pub documents: BTreeMap<String, Value>,
     /// Which of them is the target.
     pub name: String,
+    /// Short names of the federated kind.
     pub short_names: Vec<String>,
+}
+
+/// What a CustomResourceDefinition of a federated kind says of the target, where nothing else is known of it. KubeFed's
+/// `kubefedctl enable` writes one: the template, and `retainReplicas` if the target has replicas.
+pub fn target_in(crd: &Value, version: &str) -> Option<TargetSchema> {
+    let versions = crd["spec"]["versions"].as_array()?;
+    let named = versions.iter().find(|known| known["name"] == version);
+    let version = named.or_else(|| versions.iter().find(|known| known["storage"] == true))?;
+    let fields = &version["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"];
+    let mut template = fields["template"].clone();
+    if !template.is_object() {
+        template = json!({"type": "object", "x-kubernetes-preserve-unknown-fields": true});
+    }
+    if fields["retainReplicas"].is_object() && template["properties"]["spec"].is_null() {
+        template["properties"]["spec"] = json!({
+            "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+            "properties": {"replicas": {"type": "integer"}},
+        });
+    }
+    let name = "template".to_owned();
+    let short_names = crd["spec"]["names"]["shortNames"].as_array().into_iter().flatten();
+    Some(TargetSchema {
+        documents: BTreeMap::from([(name.clone(), template)]),
+        name,
+        short_names: short_names.filter_map(Value::as_str).map(str::to_owned).collect(),
+    })
 }
 
 /// The federated kind that a config makes. Without the target's schema anything may stand in the template.
@@ -38,8 +65,7 @@ pub fn definition(
         Some(target) => {
             let document = target.documents.get(&target.name).cloned().unwrap_or_default();
             let scales = has_replicas(&document, &target.documents);
-            let short_names = target.short_names.iter().map(|name| format!("f{name}")).collect();
-            (target.documents, template_schema(document), scales, short_names)
+            (target.documents, template_schema(document), scales, target.short_names)
         }
         None => (
             BTreeMap::new(),

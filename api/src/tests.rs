@@ -9,6 +9,7 @@ use super::*;
 use crate::federatedtypeconfig::FederatedTypeConfig;
 
 mod hostile;
+mod targets;
 mod validation;
 
 /// Every kind of the federation, and those that a new control plane federates.

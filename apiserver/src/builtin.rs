@@ -141,8 +141,13 @@ pub fn target_schema(group: &str, version: &str, kind: &str) -> Option<TargetSch
     Some(TargetSchema {
         documents: schemas().closure(&name).into_iter().filter_map(document).collect(),
         name,
-        short_names: builtin.short_names.iter().map(|&name| name.into()).collect(),
+        short_names: builtin.short_names.iter().map(|name| format!("f{name}")).collect(),
     })
+}
+
+/// Whether there is a [`target_schema`] of a kind.
+pub fn is_known(group: &str, version: &str, kind: &str) -> bool {
+    BUILTINS.iter().any(|b| b.group == group && b.version == version && b.kind == kind)
 }
 
 /// The definitions of the built-in kinds that `wanted(group, kind)` says yes to, with Kubernetes' printer columns.

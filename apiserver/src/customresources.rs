@@ -22,7 +22,9 @@ mod names;
 mod structural;
 mod validation;
 
-use names::{Decision, Names};
+pub(crate) use definition::of as definition_of;
+use names::Decision;
+pub(crate) use names::{Names, beside};
 pub(crate) use validation::STRATEGY;
 
 pub(crate) const GROUP: &str = "apiextensions.k8s.io";
@@ -114,7 +116,7 @@ impl CustomResources {
     }
 }
 
-fn resource_of(crd: &Value) -> GroupResource {
+pub(crate) fn resource_of(crd: &Value) -> GroupResource {
     let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
     GroupResource {
         group: text(&crd["spec"]["group"]),
@@ -122,7 +124,7 @@ fn resource_of(crd: &Value) -> GroupResource {
     }
 }
 
-fn is_terminating(crd: &Value) -> bool {
+pub(crate) fn is_terminating(crd: &Value) -> bool {
     meta::deletion_timestamp(crd).is_some()
 }
 

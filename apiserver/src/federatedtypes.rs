@@ -1,15 +1,27 @@
-//! Serves a federated kind for each FederatedTypeConfig, from the moment the config is there.
+//! Serves a federated kind for each FederatedTypeConfig, from the moment the config is there; and, as an extension of a
+//! host, the kinds that the host defines in our groups. Which wins where two say the same name:
+//!
+//! 1. a kind that the server has of its own: KubeFed's chart defines kinds of the very same names,
+//! 2. the kind of a config: the controllers write more into its status than KubeFed's definitions let stand. Its
+//!    template is checked by the schema of the target that is built in, else by that of the host's definition, so that
+//!    whatever the host would have accepted for a kind that we know nothing of is accepted,
+//! 3. what the host defines.
+//!
+//! A kind that goes leaves its objects in the store: they are back with the config or the definition.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kubefed_api::federated;
 use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
 use kubefed_apimachinery::gvk::GroupResource;
 use kubefed_apimachinery::meta;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use crate::builtin;
+use crate::customresources::{self, Names};
+use crate::host::Definitions;
 use crate::loopback::Loopback;
 use crate::registry::{Kind, Served};
 use crate::server::{MANAGER, Server};
@@ -17,11 +29,27 @@ use crate::server::{MANAGER, Server};
 const GROUP: &str = "core.kubefed.io";
 const PLURAL: &str = "federatedtypeconfigs";
 
-/// The kinds of the FederatedTypeConfigs in the control plane's namespace.
+/// The kinds of the FederatedTypeConfigs in the control plane's namespace, and those that the host defines.
 pub(crate) struct FederatedTypes {
     loopback: Loopback,
     namespace: String,
-    served: Mutex<Served>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    served: Served,
+    /// The configs by name as they could last be read.
+    configs: BTreeMap<String, Config>,
+    /// Definitions of the host that are not served, and why.
+    passed_over: BTreeMap<String, String>,
+}
+
+/// A config, and what it was read from.
+#[derive(Clone, Debug, PartialEq)]
+struct Config {
+    spec: Value,
+    read: FederatedTypeConfig,
 }
 
 impl FederatedTypes {
@@ -29,46 +57,191 @@ impl FederatedTypes {
         FederatedTypes {
             loopback: Loopback::new(server, MANAGER),
             namespace,
-            served: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
-    /// Follows the configs until the server stops.
-    pub(crate) async fn run(self) {
-        self.loopback.follow_all(GROUP, PLURAL, || self.reconcile()).await;
+    fn definitions(&self) -> Option<&Definitions> {
+        self.loopback.server().host.as_ref().map(|host| host.definitions())
     }
 
-    /// Serves just the kinds that the configs name now. A config that makes no kind leaves the others alone.
+    /// Follows the configs and the host's definitions until the server stops.
+    pub(crate) async fn run(self) {
+        let of_host = async {
+            let Some(definitions) = self.definitions() else { return std::future::pending().await };
+            let mut changes = definitions.changes();
+            // Whatever was seen before this began is looked at once more.
+            changes.mark_changed();
+            while changes.changed().await.is_ok() {
+                self.reconcile().await;
+            }
+        };
+        tokio::select! {
+            () = self.loopback.follow_all(GROUP, PLURAL, || self.reconcile()) => {}
+            () = of_host => {}
+        }
+    }
+
+    /// Serves just the kinds that are named now. A config that makes no kind leaves the others alone.
     pub(crate) async fn reconcile(&self) {
-        let mut served = self.served.lock().await;
-        let Ok(configs) = self.loopback.list(GROUP, PLURAL, &self.namespace).await else { return };
-        let mut kinds = Vec::new();
-        for config in &configs {
-            match FederatedTypeConfig::from_value(config) {
-                Ok(known) => kinds.push(Kind {
-                    resource: GroupResource {
-                        group: known.federated.group.clone(),
-                        resource: known.federated.plural_name.clone(),
-                    },
-                    made_of: json!([meta::name(config), config["spec"]]),
-                    make: Box::new(move || {
-                        let target = &known.target;
-                        // A target that is none of Kubernetes' own takes any template.
-                        let schema =
-                            builtin::target_schema(&target.group, &target.version, &target.kind);
-                        federated::definition(&known, schema)
-                    }),
-                }),
-                Err(error) => tracing::warn!(
-                    config = meta::name(config),
-                    error,
-                    "a FederatedTypeConfig makes no kind"
-                ),
+        let mut state = self.state.lock().await;
+        let State { served, configs, passed_over } = &mut *state;
+        let Ok(listed) = self.loopback.list(GROUP, PLURAL, &self.namespace).await else { return };
+        for (name, error) in take_up(&listed, configs) {
+            let kept = configs.contains_key(&name);
+            tracing::warn!(config = name, error, kept, "a FederatedTypeConfig makes no kind");
+        }
+        let mut groups: BTreeSet<String> =
+            kubefed_api::group_versions().into_iter().map(|known| known.group).collect();
+        groups.extend(configs.values().map(|config| config.read.federated.group.clone()));
+        let mut crds = Vec::new();
+        if let Some(definitions) = self.definitions() {
+            definitions.look_at(&groups);
+            crds.extend(definitions.seen().unwrap_or_default().into_values());
+        }
+
+        let registry = &self.loopback.server().registry;
+        let catalog = registry.catalog();
+        let own = catalog.iter().filter(|resource| !served.has(&resource.group_resource()));
+        let mut own: Vec<(String, Names)> = own
+            .flat_map(|resource| {
+                let names = Names::of(&resource.definition);
+                let versions = resource.definition.versions.iter();
+                versions.map(move |version| (version.group_version.group.clone(), names.clone()))
+            })
+            .collect();
+        own.extend(configs.values().map(|config| names_of(&config.read)));
+
+        let mut kinds: Vec<Kind<'_>> =
+            configs.iter().map(|(name, config)| of_config(name, config, &crds)).collect();
+        let mut left = BTreeMap::new();
+        for crd in crds
+            .iter()
+            .filter(|crd| crd["spec"]["group"].as_str().is_some_and(|group| groups.contains(group)))
+        {
+            match customresources::beside(crd, &own) {
+                Ok(names) => kinds.push(of_definition(crd, names)),
+                Err(why) => drop(left.insert(meta::name(crd).to_owned(), why)),
             }
         }
-        let registry = &self.loopback.server().registry;
-        for (kind, error) in served.serve(registry, kinds) {
-            tracing::warn!(%kind, error, "a FederatedTypeConfig makes no kind");
+        for (name, why) in left.iter().filter(|(name, why)| passed_over.get(*name) != Some(why)) {
+            tracing::info!(name, why, "a CustomResourceDefinition of the host is not served here");
         }
+        *passed_over = left;
+        for (kind, error) in served.serve(registry, kinds) {
+            tracing::warn!(%kind, error, "a kind is not served");
+        }
+    }
+}
+
+/// Makes `known` what is listed. Returns why a config could not be read: then it stays as it was, for kinds do not go
+/// by an accident.
+fn take_up(listed: &[Value], known: &mut BTreeMap<String, Config>) -> Vec<(String, String)> {
+    let mut failures = Vec::new();
+    let mut before = std::mem::take(known);
+    for config in listed {
+        let name = meta::name(config).to_owned();
+        let earlier = before.remove(&name);
+        let read = FederatedTypeConfig::from_value(config).and_then(|read| {
+            let federated = &read.federated;
+            let is_whole = [&federated.group, &federated.version, &federated.kind];
+            match is_whole.iter().any(|text| text.is_empty()) {
+                false => Ok(Config { spec: config["spec"].clone(), read }),
+                true => Err("spec.federatedType names no group, version and kind".into()),
+            }
+        });
+        let config = read.map_err(|error| failures.push((name.clone(), error))).ok().or(earlier);
+        known.extend(config.map(|config| (name, config)));
+    }
+    failures
+}
+
+fn resource_of(config: &FederatedTypeConfig) -> GroupResource {
+    GroupResource {
+        group: config.federated.group.clone(),
+        resource: config.federated.plural_name.clone(),
+    }
+}
+
+/// The names that the kind of a config has, with its group.
+fn names_of(config: &FederatedTypeConfig) -> (String, Names) {
+    let federated = &config.federated;
+    let names = Names {
+        plural: federated.plural_name.clone(),
+        singular: federated.kind.to_lowercase(),
+        kind: federated.kind.clone(),
+        list_kind: format!("{}List", federated.kind),
+        ..Names::default()
+    };
+    (federated.group.clone(), names)
+}
+
+fn of_config<'a>(name: &str, config: &'a Config, crds: &'a [Arc<Value>]) -> Kind<'a> {
+    let Config { spec, read } = config;
+    let (resource, target) = (resource_of(read), &read.target);
+    let is_known = builtin::is_known(&target.group, &target.version, &target.kind);
+    let crd =
+        crds.iter().filter(|_| !is_known).find(|crd| customresources::resource_of(crd) == resource);
+    Kind {
+        resource,
+        made_of: json!([name, spec, crd.map(|crd| made_of(crd))]),
+        make: Box::new(move || {
+            let schema = builtin::target_schema(&target.group, &target.version, &target.kind);
+            // A target that nobody knows takes any template.
+            let schema = schema
+                .or_else(|| crd.and_then(|crd| federated::target_in(crd, &read.federated.version)));
+            federated::definition(read, schema)
+        }),
+    }
+}
+
+fn of_definition(crd: &Value, names: Names) -> Kind<'_> {
+    Kind {
+        resource: customresources::resource_of(crd),
+        made_of: json!([made_of(crd), names, customresources::is_terminating(crd)]),
+        make: Box::new(move || {
+            tracing::info!(
+                name = meta::name(crd),
+                "served as the host defines it; objects that the host has stored itself, before it led the group here, are not seen"
+            );
+            customresources::definition_of(crd, &names)
+        }),
+    }
+}
+
+fn made_of(crd: &Value) -> Value {
+    json!([meta::uid(crd), meta::generation(crd)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_config_that_cannot_be_read_any_more_stays_as_it_was_until_it_goes() {
+        let good = kubefed_api::federatedtypeconfig::defaults();
+        let mut known = BTreeMap::new();
+        assert!(take_up(&good, &mut known).is_empty());
+        assert_eq!(known.len(), good.len());
+        let before = known.clone();
+        for (pointer, value) in [
+            ("/spec/federatedType", json!("x")),
+            ("/spec/targetType", json!({"scope": 1})),
+            ("/spec/federatedType/kind", json!("")),
+        ] {
+            let mut broken = good.clone();
+            *broken[0].pointer_mut(pointer).unwrap() = value;
+            let failures = take_up(&broken, &mut known);
+            assert_eq!(failures.len(), 1, "{pointer}: {failures:?}");
+            assert_eq!(failures[0].0, meta::name(&good[0]));
+            assert_eq!(known, before, "{pointer}");
+            assert!(take_up(&good, &mut known).is_empty(), "{pointer}");
+        }
+        assert!(take_up(&good[1..], &mut known).is_empty());
+        assert_eq!(known.len(), good.len() - 1, "one that is gone is gone");
+        let mut broken = good;
+        broken[0]["spec"] = json!({});
+        assert_eq!(take_up(&broken, &mut known).len(), 1);
+        assert_eq!(known.len(), broken.len() - 1, "one that never was good makes no kind");
     }
 }

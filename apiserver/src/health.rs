@@ -87,10 +87,14 @@ async fn store(server: &Server) -> Result<(), String> {
     }
 }
 
-/// Good for ever once every kind's cache was filled: a kind that is served later makes no server unready.
+/// Good for ever once every kind's cache was filled, and those kinds known that the host defines: a kind that is served
+/// later makes no server unready.
 fn caches(server: &Server) -> Result<(), String> {
     if server.synced.get().is_some() {
         return Ok(());
+    }
+    if server.host.as_ref().is_some_and(|host| host.definitions().seen().is_none()) {
+        return Err("not read yet: the host's CustomResourceDefinitions".into());
     }
     let catalog = server.registry.catalog();
     let empty = catalog.iter().filter(|resource| !resource.cacher.is_filled());

@@ -1,4 +1,5 @@
-//! The cluster that this server is an extension of: whom it trusts, what it allows, which namespaces it has.
+//! The cluster that this server is an extension of: whom it trusts, what it allows, which namespaces it has, and what it
+//! defines in our groups.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -25,9 +26,11 @@ use crate::authz::delegated::Delegated as Rights;
 use crate::registry::Registry;
 
 mod announcements;
+mod definitions;
 mod namespaces;
 pub(crate) mod reviews;
 
+pub(crate) use definitions::Definitions;
 use namespaces::Namespaces;
 pub(crate) use namespaces::Phase;
 
@@ -79,6 +82,7 @@ pub struct Host {
     trust: Arc<ArcSwap<Trust>>,
     namespaces: Namespaces,
     admission: Chain,
+    definitions: Definitions,
 }
 
 impl Host {
@@ -104,6 +108,7 @@ impl Host {
             trust: Arc::default(),
             namespaces: Namespaces::new(core.clone()),
             admission: Chain::default(),
+            definitions: Definitions::new(core.clone()),
             core,
             options,
         };
@@ -122,8 +127,8 @@ impl Host {
         Ok(Arc::new(host))
     }
 
-    /// Follows the host's trust, which `tls` tells clients of, and its namespaces, and tells it what `registry` serves,
-    /// until `token` is cancelled.
+    /// Follows the host's trust, which `tls` tells clients of, its namespaces and definitions, and tells it what `registry`
+    /// serves, until `token` is cancelled.
     pub(crate) fn follow(
         self: &Arc<Self>,
         registry: &Arc<Registry>,
@@ -141,6 +146,10 @@ impl Host {
         let host = Arc::clone(self);
         tracker.spawn(token.clone().run_until_cancelled_owned(async move {
             host.namespaces.follow().await;
+        }));
+        let host = Arc::clone(self);
+        tracker.spawn(token.clone().run_until_cancelled_owned(async move {
+            host.definitions.follow().await;
         }));
     }
 
@@ -161,6 +170,11 @@ impl Host {
     /// Who in the host has a say in writes.
     pub(crate) fn admission(&self) -> &Chain {
         &self.admission
+    }
+
+    /// What the host defines in our groups.
+    pub(crate) fn definitions(&self) -> &Definitions {
+        &self.definitions
     }
 
     fn trust_map(&self) -> Api<ConfigMap> {

@@ -395,6 +395,7 @@ fn rights_of_an_extension() -> Vec<Value> {
             "apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": EXTENSION},
             "rules": [
                 {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]},
+                {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": ["list", "watch"]},
                 {"apiGroups": ["apiregistration.k8s.io"], "resources": ["apiservices"], "verbs": ["patch"]},
             ],
         }),

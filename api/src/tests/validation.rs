@@ -397,7 +397,7 @@ fn deployment() -> TargetSchema {
     TargetSchema {
         documents: serde_json::from_value(documents).unwrap(),
         name: "Deployment".into(),
-        short_names: vec!["deploy".into()],
+        short_names: vec!["fdeploy".into()],
     }
 }
 

@@ -16,7 +16,7 @@ use super::names::Names;
 ///
 /// # Errors
 /// Why it can't be served. A definition that was validated can.
-pub(super) fn of(crd: &Value, names: &Names) -> Result<Definition, String> {
+pub(crate) fn of(crd: &Value, names: &Names) -> Result<Definition, String> {
     let spec = &crd["spec"];
     let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
     let group = text(&spec["group"]);
@@ -26,7 +26,7 @@ pub(super) fn of(crd: &Value, names: &Names) -> Result<Definition, String> {
     let versions = spec["versions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let name_of = |version: &Value| format!("{package}.{}.{}", text(&version["name"]), names.kind);
     let documents: BTreeMap<String, Value> =
-        versions.iter().map(|version| (name_of(version), document(version))).collect();
+        versions.iter().map(|version| (name_of(version), document(spec, version))).collect();
     let schemas = Schemas::structural(documents);
     let group_version =
         |version: &Value| GroupVersion { group: group.clone(), version: text(&version["name"]) };
@@ -34,6 +34,8 @@ pub(super) fn of(crd: &Value, names: &Names) -> Result<Definition, String> {
         .iter()
         .find(|version| version["storage"] == true)
         .ok_or("no version is the stored one")?;
+    // Nobody calls a webhook here, and an object that is not converted is another object.
+    let converts = spec["conversion"]["strategy"] != "Webhook";
     let version = |version: &Value| {
         let schema_name = name_of(version);
         Ok(Version {
@@ -41,7 +43,7 @@ pub(super) fn of(crd: &Value, names: &Names) -> Result<Definition, String> {
             schema: schemas.get(&schema_name).ok_or("the schema is no object")?,
             schema_name,
             columns: columns(&version["additionalPrinterColumns"])?,
-            served: version["served"] == true,
+            served: version["served"] == true && (converts || version["storage"] == true),
         })
     };
     Ok(Definition {
@@ -65,8 +67,12 @@ pub(super) fn of(crd: &Value, names: &Names) -> Result<Definition, String> {
     })
 }
 
-fn document(version: &Value) -> Value {
+fn document(spec: &Value, version: &Value) -> Value {
     let mut document = version["schema"]["openAPIV3Schema"].clone();
+    // Definitions that a host has had since before v1 may keep everything everywhere.
+    if spec["preserveUnknownFields"] == true {
+        document = json!({"x-kubernetes-preserve-unknown-fields": true});
+    }
     if !document.is_object() {
         document = json!({});
     }
@@ -151,5 +157,29 @@ mod tests {
         let mut of_beta = object();
         assert!(beta.schema.prune(&mut of_beta).is_empty());
         assert_eq!(stored.schema.prune(&mut object()), ["spec.n"]);
+    }
+
+    #[test]
+    fn what_would_change_an_object_behind_its_back_is_not_done() {
+        let version = |name: &str, storage: bool| json!({"name": name, "served": true, "storage": storage, "schema": {"openAPIV3Schema": {"type": "object"}}});
+        let mut crd = json!({"spec": {
+            "group": "example.com", "names": {"plural": "widgets", "kind": "Widget"},
+            "conversion": {"strategy": "Webhook"},
+            "versions": [version("v1", true), version("v2", false)],
+        }});
+        let names = Names::deserialize(&crd["spec"]["names"]).unwrap();
+        let served = |crd: &Value| -> Vec<bool> {
+            of(crd, &names).unwrap().versions.iter().map(|version| version.served).collect()
+        };
+        assert_eq!(served(&crd), [true, false]);
+        crd["spec"]["conversion"] = json!({"strategy": "None"});
+        assert_eq!(served(&crd), [true, true]);
+
+        let mut object = json!({"spec": {"any": {"thing": 1}}});
+        let schema = |crd: &Value| of(crd, &names).unwrap().versions[0].schema.clone();
+        crd["spec"]["preserveUnknownFields"] = json!(true);
+        assert!(schema(&crd).prune(&mut object).is_empty());
+        crd["spec"]["preserveUnknownFields"] = json!(false);
+        assert_eq!(schema(&crd).prune(&mut object), ["spec"]);
     }
 }

@@ -13,22 +13,22 @@ use super::is_terminating;
 /// The names of a kind, as in a definition's `spec.names` and `status.acceptedNames`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-pub(super) struct Names {
-    pub(super) plural: String,
+pub(crate) struct Names {
+    pub(crate) plural: String,
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub(super) singular: String,
+    pub(crate) singular: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) short_names: Vec<String>,
-    pub(super) kind: String,
+    pub(crate) short_names: Vec<String>,
+    pub(crate) kind: String,
     #[serde(skip_serializing_if = "String::is_empty")]
-    pub(super) list_kind: String,
+    pub(crate) list_kind: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) categories: Vec<String>,
+    pub(crate) categories: Vec<String>,
 }
 
 impl Names {
     /// The names of a kind that is served.
-    pub(super) fn of(definition: &Definition) -> Self {
+    pub(crate) fn of(definition: &Definition) -> Self {
         Names {
             plural: definition.plural.clone(),
             singular: definition.singular.clone(),
@@ -134,6 +134,32 @@ fn accept(asked: Names, held: Names, taken: &Taken<'_>) -> (Names, Option<(&'sta
     let reason = conflicts.first().map(|(reason, _)| *reason);
     let texts: Vec<String> = conflicts.into_iter().map(|(_, text)| text).collect();
     (names, reason.map(|reason| (reason, texts.join(", "))))
+}
+
+/// The names under which a definition of another server, which has accepted them, is served beside the kinds of this
+/// one: `own`, each with a group that it is served in.
+///
+/// # Errors
+/// Why it is not served. A kind of the server's own is never replaced, and its name means nothing else.
+pub(crate) fn beside(crd: &Value, own: &[(String, Names)]) -> Result<Names, String> {
+    if !is_true(crd, "Established") {
+        return Err("its cluster has not established it".into());
+    }
+    let mut names = Names::read(&crd["status"]["acceptedNames"]);
+    for (_, kind) in own.iter().filter(|(group, _)| *group == crd["spec"]["group"]) {
+        let mut taken = Taken::default();
+        taken.add(kind);
+        let resources = [&names.plural, &names.singular];
+        let is_taken = resources.iter().any(|name| taken.resources.contains(name.as_str()))
+            || [&names.kind, &names.list_kind]
+                .iter()
+                .any(|name| taken.kinds.contains(name.as_str()));
+        if is_taken {
+            return Err(format!("the federation has {} of its own there", kind.kind));
+        }
+        names.short_names.retain(|name| !taken.resources.contains(name.as_str()));
+    }
+    Ok(names)
 }
 
 impl Decision {
@@ -272,6 +298,37 @@ mod tests {
         let elsewhere = vec![("example.org".to_owned(), Names::read(&widgets()))];
         let crds = told(vec![crd("widgets", "1", widgets())], &elsewhere, "t");
         assert!(is_true(&crds[0], "Established"));
+    }
+
+    #[test]
+    fn a_definition_of_a_host_is_served_beside_our_kinds_and_never_in_the_place_of_one() {
+        let own = vec![
+            ("example.com".to_owned(), Names::read(&widgets())),
+            ("example.org".to_owned(), Names::read(&json!({"plural": "things", "kind": "Thing"}))),
+        ];
+        let names = |plural: &str, kind: &str, short: &str| {
+            let (singular, list) = (kind.to_lowercase(), format!("{kind}List"));
+            json!({"plural": plural, "singular": singular, "kind": kind, "listKind": list, "shortNames": [short]})
+        };
+        let ours = Err("the federation has Widget of its own there".to_owned());
+        for (group, names, wanted) in [
+            ("example.com", names("gadgets", "Gadget", "g"), Ok(vec!["g".to_owned()])),
+            // A short name that is ours stays ours.
+            ("example.com", names("gadgets", "Gadget", "w"), Ok(vec![])),
+            ("example.com", names("widgets", "Other", "o"), ours.clone()),
+            ("example.com", names("others", "Widget", "o"), ours.clone()),
+            ("example.com", names("widget", "Other", "o"), ours),
+            ("example.org", names("widgets", "Widget", "w"), Ok(vec!["w".to_owned()])),
+        ] {
+            let mut crd = crd("it", "1", names.clone());
+            crd["spec"]["group"] = json!(group);
+            assert!(beside(&crd, &own).is_err(), "nobody has accepted its names");
+            crd["status"] = json!({
+                "acceptedNames": names, "conditions": [{"type": "Established", "status": "True"}],
+            });
+            let served = beside(&crd, &own).map(|names| names.short_names);
+            assert_eq!(served, wanted, "{names} in {group}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! Tells the host when the kinds change that we serve. Its aggregator looks at once when an APIService changes, and else
 //! once a minute: until then kubectl would not find a new federated kind through the host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ pub(super) async fn follow(host: kube::Client, registry: Arc<Registry>) {
     let services: Api<APIService> = Api::all(host);
     let mut changes = registry.changes();
     let mut told = BTreeMap::new();
+    let mut warned = BTreeSet::new();
     loop {
         changes.mark_unchanged();
         let served = digests(&registry.catalog());
@@ -31,9 +32,15 @@ pub(super) async fn follow(host: kube::Client, registry: Arc<Registry>) {
                 continue;
             }
             match tell(&services, group_version, digest).await {
-                Ok(()) => drop(told.insert(group_version.clone(), digest.clone())),
+                Ok(()) => {
+                    told.insert(group_version.clone(), digest.clone());
+                    warned.remove(group_version);
+                }
                 Err(error) => {
-                    tracing::warn!(%group_version, %error, "the host learns of new kinds only within a minute");
+                    // Who reaches us past the host needs none of this; who does not must be told, but once.
+                    if warned.insert(group_version.clone()) {
+                        tracing::warn!(%group_version, %error, "the host cannot be told of new kinds, and may not lead there at all; kubefed enable makes the APIService and the right for the kind of a FederatedTypeConfig");
+                    }
                     missed = true;
                 }
             }

@@ -50,7 +50,7 @@ impl Served {
             self.0.insert(resource, made_of);
         }
         for gone in before.keys().filter(|resource| !self.has(resource)) {
-            tracing::info!(resource = %gone, "no longer served: what defined it is gone");
+            tracing::info!(resource = %gone, "no longer served: what defined it is gone; objects that are left stay in the store");
             registry.remove(&gone.group, &gone.resource);
         }
         if !definitions.is_empty() {

@@ -25,7 +25,7 @@ pub(super) fn findings(
             return vec![Finding::fail(
                 check,
                 message,
-                "see the log of kubefed-apiserver for this FederatedTypeConfig",
+                "see the log of kubefed-apiserver; on a host cluster, kubefed enable leads the host to a further group",
             )];
         }
         Err(error) => {
