@@ -1,10 +1,13 @@
 //! The end of a federated object, and what becomes of its objects in the members.
 
+use kubefed_tests::front::Front;
 use kubefed_tests::scene::{
     MANAGED, TYPES, event, federate_configmap, has, is_gone, near_and_far, state_is, there, told,
     with_ns,
 };
-use kubefed_tests::{NAMESPACE, a_federation_of, a_namespace_everywhere, eventually, join};
+use kubefed_tests::{
+    NAMESPACE, a_federation_of, a_member, a_namespace_everywhere, eventually, join,
+};
 use serde_json::{Value, json};
 
 fn options(text: &str) -> Value {
@@ -116,4 +119,40 @@ async fn the_hosts_own_namespace_is_marked_and_let_go_but_never_deleted() {
     // Its end waits for that of the federated one, which does not wait for it.
     admin.delete("/api/v1/namespaces/ns", &json!({})).await.expect("deleted");
     is_gone(&federation.api, "/api/v1/namespaces/ns").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_fails_to_delete_or_let_go_is_told_of_and_asked_again() {
+    let mut federation = a_federation_of(&[]).await;
+    let frail = a_member().await;
+    let front = Front::start(&frail).await;
+    join(&federation.api, "frail", &front.url(), &frail).await;
+    federation.members.push(("frail".into(), frail));
+    federation.wait_ready("frail").await;
+    let admin = federation.admin();
+    a_namespace_everywhere(&admin, "ns").await;
+    let (gone, left) = (
+        federate_configmap(&federation, "gone").await,
+        federate_configmap(&federation, "left").await,
+    );
+    for path in [&gone, &left] {
+        told(&federation, path, "True").await;
+    }
+    let orphan = json!({"metadata": {"annotations": {"kubefed.io/orphan": "true"}}});
+    admin.merge(&left, &orphan).await.expect("changed");
+    front.fail(true);
+    for (path, state) in [(&gone, "DeletionFailed"), (&left, "LabelRemovalFailed")] {
+        admin.delete(path, &json!({})).await.expect("deleted");
+        state_is(&federation, path, "frail", state).await;
+    }
+    event(&federation, "DeleteInClusterFailed").await;
+    event(&federation, "RemoveManagedLabelFromInClusterFailed").await;
+    front.fail(false);
+    for path in [&gone, &left] {
+        is_gone(&federation.api, path).await;
+    }
+    let frail = federation.member("frail");
+    is_gone(frail, &there("gone")).await;
+    let found = frail.admin().get(&there("left")).await.expect("it is left");
+    assert_eq!(found["metadata"]["labels"][MANAGED], Value::Null);
 }

@@ -186,3 +186,39 @@ async fn a_kind_that_a_member_does_not_serve_is_told_and_harms_no_other_kind_or_
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_member_refuses_is_told_with_its_words_and_tried_again_when_it_changes() {
+    let federation = with_ns(&["one", "two"]).await;
+    let admin = federation.admin();
+    let path = format!("{TYPES}/federatedconfigmaps");
+    let wrong = json!([{"clusterName": "one", "clusterOverrides": [{"path": "/data/key", "value": {"no": "text"}}]}]);
+    let object = json!({
+        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedConfigMap", "metadata": {"name": "a"},
+        "spec": {
+            "template": {"data": {"key": "first"}}, "placement": {"clusterSelector": {}},
+            "overrides": wrong,
+        },
+    });
+    admin.create(&path, &object).await.expect("created");
+    let path = format!("{path}/a");
+    let object = eventually("one fails and two does not", async || {
+        let object = admin.get(&path).await.ok()?;
+        let well = object["status"]["clusters"][1] == json!({"name": "two"});
+        (well && object["status"]["clusters"][0]["status"] == "CreationFailed").then_some(object)
+    })
+    .await;
+    let why = object["status"]["clusters"][0]["message"].as_str().expect("a message");
+    assert!(why.contains("data"), "{why}");
+    let said = event(&federation, "CreateInClusterFailed").await;
+    assert!(said["message"].as_str().expect("a message").contains("in cluster \"one\""), "{said}");
+
+    let overrides = |overrides: &Value| json!({"spec": {"overrides": overrides}});
+    admin.merge(&path, &overrides(&json!([]))).await.expect("changed");
+    has(federation.member("one"), "a", "first").await;
+    told(&federation, &path, "True").await;
+    admin.merge(&path, &overrides(&wrong)).await.expect("changed");
+    state_is(&federation, &path, "one", "UpdateFailed").await;
+    event(&federation, "UpdateInClusterFailed").await;
+    has(federation.member("one"), "a", "first").await;
+}

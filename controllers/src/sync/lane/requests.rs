@@ -28,7 +28,8 @@ impl Lane {
             return client.apply(&target, &desired, true).await.map_err(Refused::By);
         }
         let adopts = sync.settings.adopts;
-        if adopts {
+        // What is retained has to be known before anything is written.
+        if adopts && !planned.plan.retains {
             // Without force a field that somebody else set is a conflict: then the object was there before us, or
             // somebody took our mark off.
             match client.apply(&target, &desired, false).await {
