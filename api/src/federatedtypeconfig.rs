@@ -14,6 +14,7 @@ use crate::{CORE_GROUP, Kind, TYPES_GROUP};
 pub const FINALIZER: &str = "core.kubefed.io/federated-type-config";
 /// The config of namespaces, on which all namespaced kinds depend.
 pub const NAMESPACES: &str = "namespaces";
+const SERVICES: &str = "services";
 
 /// A kind of some API.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -49,6 +50,8 @@ pub struct FederatedTypeConfig {
     pub federated: ApiResource,
     pub propagation: bool,
     pub status_collection: bool,
+    /// The kind that tells the members' status apart from the federated object.
+    pub status: Option<ApiResource>,
 }
 
 impl FederatedTypeConfig {
@@ -71,6 +74,15 @@ impl FederatedTypeConfig {
         fill(&mut target.group, group);
         let federated_plural = plural_name(&federated.kind);
         fill(&mut federated.plural_name, &federated_plural);
+        let mut status = match &config["spec"]["statusType"] {
+            Value::Null => None,
+            _ => Some(read("statusType")?),
+        };
+        if let Some(status) = &mut status {
+            fill(&mut status.plural_name, &plural_name(&status.kind));
+            fill(&mut status.group, &federated.group);
+            fill(&mut status.version, &federated.version);
+        }
         let on = |field: &str| config["spec"][field] == "Enabled";
         Ok(FederatedTypeConfig {
             propagation: on("propagation"),
@@ -78,7 +90,14 @@ impl FederatedTypeConfig {
             name,
             target,
             federated,
+            status,
         })
+    }
+
+    /// The kind that the status of Services goes to where it is not told in the federated objects themselves. No other
+    /// type has one.
+    pub fn status_apart(&self) -> Option<&ApiResource> {
+        self.status.as_ref().filter(|_| self.status_collection && self.name == SERVICES)
     }
 
     /// Whether this is the config of namespaces.

@@ -114,6 +114,40 @@ fn the_default_configs_are_valid_and_make_kinds() {
 }
 
 #[test]
+fn what_a_config_leaves_out_follows_from_its_name_and_its_kinds() {
+    let read = |name: &str, spec: Value| {
+        FederatedTypeConfig::from_value(&json!({"metadata": {"name": name}, "spec": spec})).unwrap()
+    };
+    let config = read(
+        "policies.example.com",
+        json!({
+            "targetType": {"version": "v1", "kind": "Policy", "scope": "Cluster"},
+            "federatedType": {"group": "types.kubefed.io", "version": "v1beta1", "kind": "FederatedPolicy"},
+            "propagation": "Enabled", "statusCollection": "Enabled", "statusType": {"kind": "PolicyStatus"},
+        }),
+    );
+    let name = |resource: &federatedtypeconfig::ApiResource| {
+        (resource.api_version(), resource.plural_name.clone())
+    };
+    let wanted = |version: &str, plural: &str| (version.to_owned(), plural.to_owned());
+    assert_eq!(name(&config.target), wanted("example.com/v1", "policies"));
+    assert_eq!(name(&config.federated), wanted("types.kubefed.io/v1beta1", "federatedpolicies"));
+    let status = config.status.as_ref().unwrap();
+    assert_eq!(name(status), wanted("types.kubefed.io/v1beta1", "policystatuses"));
+    assert!(!config.federated_is_namespaced());
+    assert_eq!(config.status_apart(), None);
+
+    let services = |collection: &str| {
+        let given = json!({"targetType": {}, "federatedType": {}, "statusType": {"kind": "X"}, "statusCollection": collection});
+        read("services", given).status_apart().is_some()
+    };
+    assert!(services("Enabled") && !services("Disabled"));
+    let namespaces =
+        read("namespaces", json!({"targetType": {"scope": "Cluster"}, "federatedType": {}}));
+    assert!(namespaces.is_namespaces() && namespaces.federated_is_namespaced());
+}
+
+#[test]
 fn a_config_elsewhere_is_told_to_have_no_effect() {
     let config = json!({"kind": "FederatedTypeConfig", "metadata": {"namespace": "other"}});
     assert_eq!(outside_of_system_namespace(&config).len(), 1);

@@ -27,10 +27,13 @@ use crate::client::Error;
 use crate::control::{Control, path};
 use crate::queue::Queue;
 
+mod collection;
 mod lane;
 mod plan;
 mod report;
 
+use collection::Collection;
+pub(crate) use collection::is_apart;
 use lane::Lane;
 use plan::Plan;
 
@@ -66,6 +69,7 @@ pub(crate) struct Sync {
     control: Arc<Control>,
     config: FederatedTypeConfig,
     settings: Settings,
+    collection: Collection,
     /// The federated kind in lower case: the name of this controller in metrics.
     name: String,
     federated: Cache<Value>,
@@ -96,6 +100,8 @@ struct Work {
     versions: Versions,
     /// The record as it is stored.
     recorded: Option<Versions>,
+    /// What was last told of the members' status apart from the object.
+    told_apart: Option<Value>,
 }
 
 /// What a lane knows now of the object in its member.
@@ -117,6 +123,7 @@ pub(crate) async fn run(
     let sync = Arc::new(Sync {
         control,
         name: config.federated.kind.to_lowercase(),
+        collection: Collection::of(&config, settings),
         config,
         settings,
         federated: Cache::default(),

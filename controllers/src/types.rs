@@ -213,7 +213,7 @@ async fn reconcile(
             running.syncs.insert(key.clone(), sync);
         }
     }
-    tell(control, config, running.syncs.contains_key(key)).await
+    tell(control, config, running.syncs.get(key)).await
 }
 
 /// Whether it can be told where objects of a kind may be.
@@ -253,11 +253,13 @@ async fn set_finalizers(
     }
 }
 
-async fn tell(control: &Control, config: &Value, runs: bool) -> Result<(), Error> {
+async fn tell(control: &Control, config: &Value, sync: Option<&RunningSync>) -> Result<(), Error> {
+    let state = |runs: bool| if runs { "Running" } else { "NotRunning" };
+    let apart = sync.is_some_and(|sync| sync::is_apart(&sync.config, sync.settings));
     let status = json!({
         "observedGeneration": config["metadata"]["generation"],
-        "propagationController": if runs { "Running" } else { "NotRunning" },
-        "statusController": "NotRunning",
+        "propagationController": state(sync.is_some()),
+        "statusController": state(apart),
     });
     if config["status"] == status {
         return Ok(());

@@ -11,6 +11,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::collection::Collection;
 use super::plan::{self, Action, Observed};
 use super::{Learned, Planned, Sync};
 use crate::cache::{Cache, Key, Source};
@@ -61,7 +62,7 @@ struct Task<'a> {
 
 impl Lane {
     pub(super) fn start(sync: &Arc<Sync>, member: &Arc<Member>) -> Arc<Self> {
-        let collects_status = sync.config.status_collection && sync.settings.collects_status;
+        let collects_status = sync.collection != Collection::Nowhere;
         let lane = Arc::new(Lane {
             member: Arc::clone(member),
             sync: Arc::downgrade(sync),

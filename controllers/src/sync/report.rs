@@ -31,7 +31,7 @@ impl Sync {
 
     async fn report(&self, key: &Key) -> Result<(), Error> {
         let Some(object) = self.federated.get(key) else { return Ok(()) };
-        let (planned, outcomes, versions, recorded, pending) = {
+        let (planned, mut outcomes, versions, recorded, pending) = {
             let work = self.work.lock();
             let Some(work) = work.get(key) else { return Ok(()) };
             let Some(planned) = work.planned.clone() else { return Ok(()) };
@@ -85,8 +85,9 @@ impl Sync {
                 Err(_) => {}
             }
         }
-        // Whoever waits for the status must not wait for the record too.
-        self.write_status(&object, plan, outcomes).await.and(recording)
+        let apart = self.tell_apart(key, &object, &mut outcomes).await;
+        // Whoever waits for the status must not wait for these too.
+        self.write_status(&object, plan, outcomes).await.and(recording).and(apart)
     }
 
     async fn write_status(
