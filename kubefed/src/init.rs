@@ -12,7 +12,7 @@ use kubefed_apimachinery::{duration, names};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::rest::{self, Cluster};
+use crate::rest::{self, Cluster, Error};
 use crate::say;
 
 mod certificates;
@@ -21,6 +21,8 @@ pub(crate) mod manifests;
 use manifests::Overlay;
 
 const LOOK: Duration = Duration::from_millis(200);
+/// The mark of an APIService that the host makes, keeps as it is, and deletes by itself.
+const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 
 /// Flags that init and deinit share.
 #[derive(Args, Clone, Debug)]
@@ -81,8 +83,7 @@ pub(crate) async fn init(options: &Options) -> anyhow::Result<()> {
     }
     for object in &objects {
         tracing::info!("Applying {}", manifests::title(object));
-        let applied = host.apply(&manifests::path(object), object).await;
-        applied.with_context(|| manifests::title(object))?;
+        apply(&host, object).await.with_context(|| manifests::title(object))?;
     }
     say(&format!("applied {} objects; waiting for the federation", objects.len()));
     let deadline = Instant::now() + options.host.timeout;
@@ -94,6 +95,25 @@ pub(crate) async fn init(options: &Options) -> anyhow::Result<()> {
         until(deadline, options, async || uncreated(&host, namespace, &config).await).await?;
     }
     say(&format!("the federation in {namespace} is ready: kubefed join adds clusters to it"));
+    Ok(())
+}
+
+/// Applies an object. An APIService that the host has made for a CustomResourceDefinition is taken over: as long as it
+/// carries the host's mark, the host undoes any change of it, and deletes it with the definition.
+async fn apply(host: &Cluster, object: &Value) -> Result<(), Error> {
+    let path = manifests::path(object);
+    let is_marked = |found: &Value| !found["metadata"]["labels"][AUTOMANAGED].is_null();
+    let unmark = || json!({"metadata": {"labels": {AUTOMANAGED: null}}});
+    // Before the change, for else the host may undo it first; and after it, if the host was as fast.
+    if object["kind"] == "APIService"
+        && host.find(&path).await?.is_some_and(|found| is_marked(&found))
+    {
+        host.merge(&path, &unmark()).await?;
+    }
+    if is_marked(&host.apply(&path, object).await?) {
+        host.merge(&path, &unmark()).await?;
+        host.apply(&path, object).await?;
+    }
     Ok(())
 }
 
@@ -153,6 +173,11 @@ async fn unavailable(host: &Cluster, service: &Value) -> Option<String> {
     let text = |field: &str| condition[field].as_str().unwrap_or("").to_owned();
     if condition["status"] != "True" {
         return Some(format!("{title} is not Available: {}: {}", text("reason"), text("message")));
+    }
+    if condition["reason"] == "Local" {
+        return Some(format!(
+            "the host has not looked at {title} since it served the group itself"
+        ));
     }
     // Another controller of the host opens the road, in its own time.
     let spec = |field: &str| service["spec"][field].as_str().unwrap_or("");

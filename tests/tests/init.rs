@@ -8,6 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use kubefed_tests::control_plane::{ControlPlane, a_control_plane};
 use kubefed_tests::manifests::{documents, overlay};
+use kubefed_tests::widgets::{CRDS, condition};
 use kubefed_tests::{NAMESPACE, a_member, binary, eventually, federated_namespace};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -20,6 +21,47 @@ const SECRETS: &[&str] = &[
     "kubefed-etcd-client",
 ];
 const TYPES: &str = "/apis/types.kubefed.io/v1beta1";
+const APISERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+/// The mark of an APIService that the host makes and keeps by itself.
+const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
+
+/// Defines a kind in the host.
+async fn define(host: &ControlPlane, group: &str, plural: &str, versions: &[&str]) {
+    let version = |(index, name): (usize, &&str)| {
+        json!({
+            "name": name, "served": true, "storage": index == 0,
+            "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}},
+        })
+    };
+    let versions: Vec<Value> = versions.iter().enumerate().map(version).collect();
+    let name = format!("{plural}.{group}");
+    let crd = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition", "metadata": {"name": name},
+        "spec": {"group": group, "scope": "Cluster", "names": {"plural": plural, "kind": format!("A{plural}")}, "versions": versions},
+    });
+    let admin = host.admin();
+    admin.create(CRDS, &crd).await.expect("a definition");
+    condition(&admin, &name, "Established", "True").await;
+}
+
+/// Whom the host leads a group and version to by itself, once it does.
+async fn led_by_itself(host: &ControlPlane, group_version: &str) {
+    let admin = host.admin();
+    eventually(&format!("the host serves {group_version} itself"), async || {
+        let road = admin.get(&format!("{APISERVICES}/{group_version}")).await.ok()?;
+        (road["metadata"]["labels"][AUTOMANAGED] == "true" && road["spec"]["service"].is_null())
+            .then_some(())
+    })
+    .await;
+}
+
+/// The host leads this group and version to us, and will not change that.
+async fn is_led_to_us(host: &ControlPlane, group_version: &str) {
+    let road = host.admin().get(&format!("{APISERVICES}/{group_version}")).await;
+    let road = road.expect("an APIService");
+    assert_eq!(road["metadata"]["labels"][AUTOMANAGED], Value::Null, "{road}");
+    assert_eq!(road["spec"]["service"]["name"], "kubefed-apiserver", "{road}");
+}
 
 async fn kubefed(kubeconfigs: &[PathBuf], arguments: &str) -> Output {
     let files: Vec<String> = kubeconfigs.iter().map(|file| file.display().to_string()).collect();
@@ -198,7 +240,14 @@ async fn serve(host: &ControlPlane, dir: &Path) -> Process {
         .filter(|object| object["kind"] == "APIService")
         .collect();
     for service in &services {
-        eventually("all is applied", async || admin.get(&path(service)).await.ok()).await;
+        eventually("all is applied", async || {
+            admin
+                .get(&path(service))
+                .await
+                .ok()
+                .filter(|found| found["spec"]["service"].is_object())
+        })
+        .await;
     }
     let certificate = admin.get(&secret("kubefed-apiserver-tls")).await.expect("the certificate");
     for key in ["tls.crt", "tls.key"] {
@@ -245,12 +294,29 @@ async fn an_installed_federation_works_with_the_rights_that_it_is_given() {
         kubeconfig(&host),
         member.kubeconfig("cluster1", "admin-of-cluster1", &["system:masters"]),
     ];
+    // The host serves one of our groups itself, as one does that KubeFed was in.
+    define(&host, "types.kubefed.io", "gadgets", &["v1beta1"]).await;
+    led_by_itself(&host, "v1beta1.types.kubefed.io").await;
     let context = "--host-cluster-context host-cluster";
     let init = format!("init {context} --overlay single-node --timeout 90s");
     let (output, _server) = tokio::join!(kubefed(&files, &init), serve(&host, dir.path()));
     let said = stdout(&output);
     assert!(said.contains("is ready"), "{said}");
     let admin = host.admin();
+    is_led_to_us(&host, "v1beta1.types.kubefed.io").await;
+    eventually("we serve the kind", async || admin.get(&format!("{TYPES}/gadgets")).await.ok())
+        .await;
+    // A definition that comes later changes nothing; the host has looked at it when its other version is led.
+    define(&host, "scheduling.kubefed.io", "plans", &["v1alpha1", "v9"]).await;
+    led_by_itself(&host, "v9.scheduling.kubefed.io").await;
+    for version in ["v1alpha1", "v9"] {
+        eventually(&format!("{version} is served"), async || {
+            admin.get(&format!("/apis/scheduling.kubefed.io/{version}/plans")).await.ok()
+        })
+        .await;
+    }
+    is_led_to_us(&host, "v1alpha1.scheduling.kubefed.io").await;
+    is_led_to_us(&host, "v1beta1.types.kubefed.io").await;
     let configs =
         format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/federatedtypeconfigs");
     let found = admin.get(&configs).await.expect("a list");
@@ -314,4 +380,10 @@ async fn an_installed_federation_works_with_the_rights_that_it_is_given() {
     assert!(home.is_err_and(|error| error.is_not_found()));
     // A namespace of the user stays.
     kubectl.ok("get namespace test-namespace", "").await;
+    // And the host serves again what it defines.
+    led_by_itself(&host, "v1beta1.types.kubefed.io").await;
+    eventually("the host serves its kind", async || {
+        admin.get(&format!("{TYPES}/gadgets")).await.ok()
+    })
+    .await;
 }
