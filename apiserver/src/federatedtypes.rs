@@ -5,7 +5,7 @@
 //! 2. the kind of a config: the controllers write more into its status than KubeFed's definitions let stand. Its
 //!    template is checked by the schema of the target that is built in, else by that of the host's definition, so that
 //!    whatever the host would have accepted for a kind that we know nothing of is accepted,
-//! 3. what the host defines.
+//! 3. what the host defines, in the versions that it leads to us. Its other versions stay the host's.
 //!
 //! A kind that goes leaves its objects in the store: they are back with the config or the definition.
 
@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use kubefed_api::federated;
 use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
-use kubefed_apimachinery::gvk::GroupResource;
+use kubefed_apimachinery::gvk::{GroupResource, GroupVersion};
 use kubefed_apimachinery::meta;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
@@ -41,7 +41,7 @@ struct State {
     served: Served,
     /// The configs by name as they could last be read.
     configs: BTreeMap<String, Config>,
-    /// Definitions of the host that are not served, and why.
+    /// Definitions of the host that are not served, or not as a whole, and why.
     passed_over: BTreeMap<String, String>,
 }
 
@@ -91,13 +91,16 @@ impl FederatedTypes {
             let kept = configs.contains_key(&name);
             tracing::warn!(config = name, error, kept, "a FederatedTypeConfig makes no kind");
         }
-        let mut groups: BTreeSet<String> =
-            kubefed_api::group_versions().into_iter().map(|known| known.group).collect();
-        groups.extend(configs.values().map(|config| config.read.federated.group.clone()));
+        let mut led = kubefed_api::group_versions();
+        led.extend(configs.values().map(|config| GroupVersion {
+            group: config.read.federated.group.clone(),
+            version: config.read.federated.version.clone(),
+        }));
         let mut crds = Vec::new();
         if let Some(definitions) = self.definitions() {
-            definitions.look_at(&groups);
-            crds.extend(definitions.seen().unwrap_or_default().into_values());
+            definitions.look_at(&led.iter().map(|known| known.group.clone()).collect());
+            let seen = definitions.seen().unwrap_or_default();
+            crds.extend(seen.values().map(|crd| confine(crd, &led)));
         }
 
         let registry = &self.loopback.server().registry;
@@ -115,17 +118,25 @@ impl FederatedTypes {
         let mut kinds: Vec<Kind<'_>> =
             configs.iter().map(|(name, config)| of_config(name, config, &crds)).collect();
         let mut left = BTreeMap::new();
-        for crd in crds
-            .iter()
-            .filter(|crd| crd["spec"]["group"].as_str().is_some_and(|group| groups.contains(group)))
-        {
+        for (crd, elsewhere) in &crds {
+            let name = meta::name(crd).to_owned();
             match customresources::beside(crd, &own) {
-                Ok(names) => kinds.push(of_definition(crd, names)),
-                Err(why) => drop(left.insert(meta::name(crd).to_owned(), why)),
+                Ok(names) => {
+                    kinds.push(of_definition(crd, names));
+                    if !elsewhere.is_empty() {
+                        let versions = elsewhere.join(", ");
+                        left.insert(name, format!("the host does not lead {versions} to us: it serves them itself, with objects of its own"));
+                    }
+                }
+                Err(why) => drop(left.insert(name, why)),
             }
         }
         for (name, why) in left.iter().filter(|(name, why)| passed_over.get(*name) != Some(why)) {
-            tracing::info!(name, why, "a CustomResourceDefinition of the host is not served here");
+            tracing::info!(
+                name,
+                why,
+                "a CustomResourceDefinition of the host is not served as it is"
+            );
         }
         *passed_over = left;
         for (kind, error) in served.serve(registry, kinds) {
@@ -176,15 +187,31 @@ fn names_of(config: &FederatedTypeConfig) -> (String, Names) {
     (federated.group.clone(), names)
 }
 
-fn of_config<'a>(name: &str, config: &'a Config, crds: &'a [Arc<Value>]) -> Kind<'a> {
+/// A definition with just those of its versions served that are `led` to us, and the names of the others.
+fn confine(crd: &Value, led: &BTreeSet<GroupVersion>) -> (Value, Vec<String>) {
+    let (mut crd, mut others) = (crd.clone(), Vec::new());
+    let group = crd["spec"]["group"].as_str().unwrap_or("").to_owned();
+    for version in crd["spec"]["versions"].as_array_mut().into_iter().flatten() {
+        let name = version["name"].as_str().unwrap_or("").to_owned();
+        if version["served"] == true
+            && !led.contains(&GroupVersion { group: group.clone(), version: name.clone() })
+        {
+            version["served"] = json!(false);
+            others.push(name);
+        }
+    }
+    (crd, others)
+}
+
+fn of_config<'a>(name: &str, config: &'a Config, crds: &'a [(Value, Vec<String>)]) -> Kind<'a> {
     let Config { spec, read } = config;
     let (resource, target) = (resource_of(read), &read.target);
     let is_known = builtin::is_known(&target.group, &target.version, &target.kind);
-    let crd =
-        crds.iter().filter(|_| !is_known).find(|crd| customresources::resource_of(crd) == resource);
+    let crd = crds.iter().map(|(crd, _)| crd).filter(|_| !is_known);
+    let crd = crd.into_iter().find(|crd| customresources::resource_of(crd) == resource);
     Kind {
         resource,
-        made_of: json!([name, spec, crd.map(|crd| made_of(crd))]),
+        made_of: json!([name, spec, crd.map(made_of)]),
         make: Box::new(move || {
             let schema = builtin::target_schema(&target.group, &target.version, &target.kind);
             // A target that nobody knows takes any template.
@@ -210,12 +237,35 @@ fn of_definition(crd: &Value, names: Names) -> Kind<'_> {
 }
 
 fn made_of(crd: &Value) -> Value {
-    json!([meta::uid(crd), meta::generation(crd)])
+    // A version may be led to us although the definition is the same.
+    let versions = crd["spec"]["versions"].as_array().into_iter().flatten();
+    let served: Vec<&Value> = versions.map(|version| &version["served"]).collect();
+    json!([meta::uid(crd), meta::generation(crd), served])
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_definition_those_versions_are_served_that_are_led_to_us() {
+        let version = |name: &str, served: bool| json!({"name": name, "served": served});
+        let versions = [version("v1beta1", true), version("v2", true), version("v3", false)];
+        let crd = json!({"spec": {"group": "types.kubefed.io", "versions": versions}});
+        let served = |crd: &Value| -> Vec<bool> {
+            let versions = crd["spec"]["versions"].as_array().unwrap();
+            versions.iter().map(|version| version["served"] == true).collect()
+        };
+        let (confined, others) = confine(&crd, &kubefed_api::group_versions());
+        assert_eq!((served(&confined), others), (vec![true, false, false], vec!["v2".to_owned()]));
+        let two = GroupVersion { group: "types.kubefed.io".into(), version: "v2".into() };
+        let (confined, others) = confine(&crd, &BTreeSet::from([two]));
+        assert_eq!(
+            (served(&confined), others),
+            (vec![false, true, false], vec!["v1beta1".to_owned()])
+        );
+        assert_ne!(made_of(&confined), made_of(&crd));
+    }
 
     #[test]
     fn a_config_that_cannot_be_read_any_more_stays_as_it_was_until_it_goes() {
