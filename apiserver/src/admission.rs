@@ -5,16 +5,15 @@
 //! validation, and what may only refuse it. The last two are the host's, see [`Chain`]; they see the very object that the
 //! commit compares with, again for each newer one that a race brings. What the server itself writes asks nobody.
 
-#![allow(dead_code, reason = "what the chain is to consist of reads a review, not the seam itself")]
-
 use kubefed_apimachinery::gvk::GroupVersion;
 use kubefed_apimachinery::meta;
 use kubefed_apimachinery::status::Status;
 use kubefed_storage::object::Object;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::audit::Trail;
+use crate::audit::{Trail, user_info};
 use crate::filters::Warnings;
+use crate::metrics::Metrics;
 use crate::query::{DeleteOptions, Query, options_object};
 use crate::registry::{Part, Route, scale};
 use crate::user::UserInfo;
@@ -22,6 +21,8 @@ use crate::user::UserInfo;
 mod chain;
 pub(crate) mod grants;
 pub(crate) mod lifecycle;
+mod matching;
+pub(crate) mod webhooks;
 
 pub(crate) use chain::Chain;
 
@@ -49,6 +50,7 @@ impl Operation {
 pub(crate) struct Notes<'a> {
     pub(crate) warnings: &'a Warnings,
     pub(crate) trail: Option<&'a Trail>,
+    pub(crate) metrics: &'a Metrics,
 }
 
 impl Notes<'_> {
@@ -100,17 +102,61 @@ impl Review<'_> {
         self.part.subresource()
     }
 
-    /// The version and kind of `object` and `old_object`.
-    pub(crate) fn kind(&self) -> (GroupVersion, &str) {
-        match self.part {
-            Part::Scale => {
-                (GroupVersion { group: "autoscaling".into(), version: "v1".into() }, "Scale")
-            }
+    /// The `request` of an AdmissionReview, in a version of the kind; without its uid and the objects.
+    pub(crate) fn request(&self, version: &GroupVersion) -> Value {
+        let (asked, definition) = (self.route.version(), &self.route.resource.definition);
+        let kind = |version: &GroupVersion| match self.part {
+            Part::Scale => json!({"group": "autoscaling", "version": "v1", "kind": "Scale"}),
             _ => {
-                let group_version = self.route.version().group_version.clone();
-                (group_version, &self.route.resource.definition.kind)
+                json!({"group": version.group, "version": version.version, "kind": definition.kind})
             }
+        };
+        let resource = |version: &GroupVersion| json!({"group": version.group, "version": version.version, "resource": definition.plural});
+        let mut request = json!({
+            "kind": kind(version), "resource": resource(version),
+            "requestKind": kind(&asked.group_version), "requestResource": resource(&asked.group_version),
+            "operation": self.operation.as_str(), "userInfo": user_info(self.user),
+            "dryRun": self.dry_run, "options": self.options,
+        });
+        let texts = [
+            ("name", self.name.as_str()),
+            ("namespace", self.namespace),
+            ("subResource", self.subresource()),
+            ("requestSubResource", self.subresource()),
+        ];
+        for (field, text) in texts.into_iter().filter(|(_, text)| !text.is_empty()) {
+            request[field] = json!(text);
         }
+        request
+    }
+
+    /// The object, in a version of the kind.
+    pub(crate) fn object_in(&self, version: &GroupVersion) -> Option<Value> {
+        self.object.as_ref().map(|object| self.converted(object, version))
+    }
+
+    /// The object as it was, in a version of the kind.
+    pub(crate) fn old_object_in(&self, version: &GroupVersion) -> Option<Value> {
+        self.old_object.as_ref().map(|object| self.converted(object, version))
+    }
+
+    /// Takes an object in any version of the kind in the place of this one.
+    fn set_object(&mut self, object: Value) {
+        let mut object = self.converted(&object, &self.route.version().group_version);
+        if self.part != Part::Scale {
+            self.route.version().schema.prune(&mut object);
+            self.route.version().schema.default(&mut object);
+        }
+        self.object = Some(object);
+    }
+
+    /// The versions of a kind differ in `apiVersion` alone.
+    fn converted(&self, object: &Value, version: &GroupVersion) -> Value {
+        let mut object = object.clone();
+        if self.part != Part::Scale {
+            meta::set_api_version(&mut object, &version.to_string());
+        }
+        object
     }
 
     /// 403 for this write.
@@ -146,8 +192,9 @@ impl Admission<'_> {
         new: &mut Value,
         live: Option<&Value>,
     ) -> Result<(), Status> {
-        // Whose the fields are is the server's own bookkeeping.
-        let fields = new["metadata"].get("managedFields").cloned();
+        // Whose the fields are, and at which version, is the server's own bookkeeping.
+        let kept = ["managedFields", "resourceVersion"];
+        let kept = kept.map(|field| (field, new["metadata"].get(field).cloned()));
         let mut review = self.review(namespace, new, live);
         self.chain.mutate(&mut review).await?;
         let changed = review.object.take().unwrap_or_default();
@@ -159,10 +206,12 @@ impl Admission<'_> {
         }
         *new = changed;
         if let Some(metadata) = new["metadata"].as_object_mut() {
-            match fields {
-                Some(fields) => metadata.insert("managedFields".into(), fields),
-                None => metadata.remove("managedFields"),
-            };
+            for (field, value) in kept {
+                match value {
+                    Some(value) => metadata.insert(field.into(), value),
+                    None => metadata.remove(field),
+                };
+            }
         }
         Ok(())
     }

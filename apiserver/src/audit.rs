@@ -224,7 +224,6 @@ impl Trail {
     }
 
     /// Something that is to be known of the request later.
-    #[allow(dead_code, reason = "admission leaves word by it")]
     pub(crate) fn annotate(&self, key: &str, value: &str) {
         self.0.found.lock().event["annotations"][key] = json!(value);
     }

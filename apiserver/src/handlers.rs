@@ -229,7 +229,8 @@ impl Call<'_> {
         dry_run: bool,
     ) -> Option<Admission<'b>> {
         let chain = self.server.host.as_ref()?.admission();
-        let notes = Notes { warnings: self.warnings, trail: self.trail };
+        let notes =
+            Notes { warnings: self.warnings, trail: self.trail, metrics: &self.server.metrics };
         Some(Admission { chain, user: self.user, route, part, options, dry_run, notes })
     }
 

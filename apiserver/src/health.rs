@@ -96,6 +96,9 @@ fn caches(server: &Server) -> Result<(), String> {
     if server.host.as_ref().is_some_and(|host| host.definitions().seen().is_none()) {
         return Err("not read yet: the host's CustomResourceDefinitions".into());
     }
+    if server.host.as_ref().is_some_and(|host| !host.admission().is_ready()) {
+        return Err("not read yet: what the host has to say in writes".into());
+    }
     let catalog = server.registry.catalog();
     let empty = catalog.iter().filter(|resource| !resource.cacher.is_filled());
     let empty: Vec<String> = empty.map(|resource| resource.group_resource().to_string()).collect();

@@ -29,10 +29,10 @@ mod announcements;
 mod definitions;
 mod namespaces;
 pub(crate) mod reviews;
+mod webhooks;
 
 pub(crate) use definitions::Definitions;
-use namespaces::Namespaces;
-pub(crate) use namespaces::Phase;
+pub(crate) use namespaces::{Namespaces, Phase};
 
 /// Where a cluster tells its extensions whom to trust.
 const TRUST: (&str, &str) = ("kube-system", "extension-apiserver-authentication");
@@ -80,7 +80,7 @@ pub struct Host {
     authentication: kube::Client,
     authorization: kube::Client,
     trust: Arc<ArcSwap<Trust>>,
-    namespaces: Namespaces,
+    namespaces: Arc<Namespaces>,
     admission: Chain,
     definitions: Definitions,
 }
@@ -102,12 +102,13 @@ impl Host {
             client(options.authentication_kubeconfig.as_ref().unwrap_or(any)).await?;
         let authorization =
             client(options.authorization_kubeconfig.as_ref().unwrap_or(any)).await?;
+        let namespaces = Arc::new(Namespaces::new(core.clone()));
         let host = Host {
             authentication,
             authorization,
             trust: Arc::default(),
-            namespaces: Namespaces::new(core.clone()),
-            admission: Chain::default(),
+            admission: Chain::new(core.clone(), Arc::clone(&namespaces)),
+            namespaces,
             definitions: Definitions::new(core.clone()),
             core,
             options,
@@ -127,7 +128,7 @@ impl Host {
         Ok(Arc::new(host))
     }
 
-    /// Follows the host's trust, which `tls` tells clients of, its namespaces and definitions, and tells it what `registry`
+    /// Follows the host's trust, which `tls` tells clients of, its namespaces, definitions and webhooks, and tells it what `registry`
     /// serves, until `token` is cancelled.
     pub(crate) fn follow(
         self: &Arc<Self>,
@@ -150,6 +151,10 @@ impl Host {
         let host = Arc::clone(self);
         tracker.spawn(token.clone().run_until_cancelled_owned(async move {
             host.definitions.follow().await;
+        }));
+        let host = Arc::clone(self);
+        tracker.spawn(token.clone().run_until_cancelled_owned(async move {
+            webhooks::follow(host.core.clone(), &host.admission.webhooks).await;
         }));
     }
 

@@ -14,6 +14,7 @@ use prometheus_client::registry::Registry;
 
 use crate::request::RequestInfo;
 
+pub(crate) mod admission;
 mod process;
 
 /// What a request was for.
@@ -86,6 +87,7 @@ pub struct Metrics {
     /// Events written to the audit log, and those that could not be.
     pub(crate) audit_events: Counter,
     pub(crate) audit_errors: Counter,
+    pub(crate) webhooks: admission::Webhooks,
 }
 
 /// The buckets of Kubernetes, below which those that answers from memory need.
@@ -129,6 +131,7 @@ impl Default for Metrics {
             "Events that the audit log has lost",
             audit_errors.clone(),
         );
+        let webhooks = admission::Webhooks::register(&mut registry);
         registry.register_collector(Box::new(process::Process));
         Metrics {
             registry: Mutex::new(registry),
@@ -138,6 +141,7 @@ impl Default for Metrics {
             long_running,
             audit_events,
             audit_errors,
+            webhooks,
         }
     }
 }

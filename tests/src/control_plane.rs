@@ -292,6 +292,11 @@ impl ControlPlane {
             let path = collection(&object);
             admin.create(&path, &object).await.expect("created");
         }
+        self.another_extension(url, change).await
+    }
+
+    /// An extension where one was made before, with the rights that it was given.
+    pub async fn another_extension(&self, url: &str, change: impl FnOnce(&mut Config)) -> Cluster {
         let dir = TempDir::new().expect("a directory");
         let authority = Authority::new("kubefed").expect("an authority");
         let service = format!("{SERVICE}.{NAMESPACE}.svc");
@@ -396,6 +401,12 @@ fn rights_of_an_extension() -> Vec<Value> {
             "rules": [
                 {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]},
                 {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": ["list", "watch"]},
+                {"apiGroups": [""], "resources": ["services"], "verbs": ["get"]},
+                {
+                    "apiGroups": ["admissionregistration.k8s.io"],
+                    "resources": ["mutatingwebhookconfigurations", "validatingwebhookconfigurations"],
+                    "verbs": ["list", "watch"],
+                },
                 {"apiGroups": ["apiregistration.k8s.io"], "resources": ["apiservices"], "verbs": ["patch"]},
             ],
         }),

@@ -9,6 +9,7 @@ pub mod proxy;
 pub mod raw;
 pub mod scene;
 pub mod up;
+pub mod webhook;
 pub mod widgets;
 
 use std::net::SocketAddr;

@@ -1,6 +1,7 @@
-//! The host's namespaces: whether one is there, and open to new objects.
+//! The host's namespaces: whether one is there, open to new objects, and with which labels.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::Namespace;
@@ -18,10 +19,19 @@ pub(crate) enum Phase {
     Terminating,
 }
 
+/// Labels of a namespace.
+pub(crate) type Labels = Arc<BTreeMap<String, String>>;
+
+#[derive(Clone)]
+struct Seen {
+    phase: Phase,
+    labels: Labels,
+}
+
 /// The namespaces as they were last seen. A host may have 10,000 of them: metadata alone is followed.
-pub(super) struct Namespaces {
+pub(crate) struct Namespaces {
     host: Api<PartialObjectMeta<Namespace>>,
-    seen: RwLock<HashMap<String, Phase>>,
+    seen: RwLock<HashMap<String, Seen>>,
 }
 
 impl Namespaces {
@@ -29,14 +39,22 @@ impl Namespaces {
         Namespaces { host: Api::all(host), seen: RwLock::default() }
     }
 
-    /// What was seen; the host is asked for what was not seen: the watch may be behind.
     pub(super) async fn phase(&self, name: &str) -> Result<Phase, Status> {
-        if let Some(phase) = self.seen.read().get(name) {
-            return Ok(*phase);
+        Ok(self.find(name).await?.map_or(Phase::Missing, |seen| seen.phase))
+    }
+
+    /// The labels of a namespace, if it is there.
+    pub(crate) async fn labels(&self, name: &str) -> Result<Option<Labels>, Status> {
+        Ok(self.find(name).await?.map(|seen| seen.labels))
+    }
+
+    /// What was seen; the host is asked for what was not seen: the watch may be behind.
+    async fn find(&self, name: &str) -> Result<Option<Seen>, Status> {
+        if let Some(seen) = self.seen.read().get(name) {
+            return Ok(Some(seen.clone()));
         }
         match self.host.get_opt(name).await {
-            Ok(Some(namespace)) => Ok(phase_of(&namespace)),
-            Ok(None) => Ok(Phase::Missing),
+            Ok(namespace) => Ok(namespace.map(seen)),
             Err(error) => {
                 tracing::error!(%error, "the host cannot be asked for a namespace");
                 Err(Status::internal(
@@ -54,11 +72,11 @@ impl Namespaces {
             match event {
                 Ok(watcher::Event::Init) => listed.clear(),
                 Ok(watcher::Event::InitApply(namespace)) => {
-                    listed.insert(name(&namespace), phase_of(&namespace));
+                    listed.insert(name(&namespace), seen(namespace));
                 }
                 Ok(watcher::Event::InitDone) => *self.seen.write() = std::mem::take(&mut listed),
                 Ok(watcher::Event::Apply(namespace)) => {
-                    self.seen.write().insert(name(&namespace), phase_of(&namespace));
+                    self.seen.write().insert(name(&namespace), seen(namespace));
                 }
                 Ok(watcher::Event::Delete(namespace)) => {
                     self.seen.write().remove(&name(&namespace));
@@ -75,9 +93,10 @@ fn name(namespace: &PartialObjectMeta<Namespace>) -> String {
     namespace.metadata.name.clone().unwrap_or_default()
 }
 
-fn phase_of(namespace: &PartialObjectMeta<Namespace>) -> Phase {
-    match namespace.metadata.deletion_timestamp {
+fn seen(namespace: PartialObjectMeta<Namespace>) -> Seen {
+    let phase = match namespace.metadata.deletion_timestamp {
         None => Phase::Active,
         Some(_) => Phase::Terminating,
-    }
+    };
+    Seen { phase, labels: Arc::new(namespace.metadata.labels.unwrap_or_default()) }
 }
