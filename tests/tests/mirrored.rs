@@ -1,7 +1,9 @@
 //! CustomResourceDefinitions of a real host in groups that it leads to us: nobody but us serves their kinds.
 
+use kubefed_apiserver::host::{self, Host};
 use kubefed_controllers::client::Client;
-use kubefed_tests::control_plane::{ControlPlane, a_control_plane};
+use kubefed_tests::control_plane::{ControlPlane, EXTENSION, a_control_plane};
+use kubefed_tests::raw::{HTTP1, Raw};
 use kubefed_tests::widgets::{CRDS, condition, is_gone, refusal, widgets};
 use kubefed_tests::{Cluster, Kubectl, NAMESPACE, PATIENCE, eventually};
 use serde_json::{Value, json};
@@ -109,13 +111,40 @@ struct Scene {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_host_defines_in_our_groups_is_served_by_us() {
     let Some(host) = a_control_plane().await else { return };
-    let extension = host.extension().await;
-    host.register(&extension).await;
     let (admin, kubectl) = (host.admin(), host.kubectl("admin", &["system:masters"]));
+    let extension = one_that_waits_for_definitions(&host, &kubectl).await;
+    host.register(&extension).await;
     let scene = Scene { host, extension, admin, kubectl };
     kinds_of_our_own_stay_ours(&scene).await;
     a_kind_lives_as_long_as_its_definition(&scene).await;
     a_definition_may_be_followed_by_a_config(&scene).await;
+}
+
+/// An extension that is not ready, and is none for its clients, as long as it does not know what the host defines.
+async fn one_that_waits_for_definitions(host: &ControlPlane, kubectl: &Kubectl) -> Cluster {
+    const USER: &str = "newcomer";
+    let reader = "--role=extension-apiserver-authentication-reader";
+    kubectl
+        .ok(&format!("-n kube-system create rolebinding {USER} {reader} --user={USER}"), "")
+        .await;
+    let reached = eventually("the host says whom to trust", async || {
+        let kubeconfig = Some(host.kubeconfig(USER, USER, &[]));
+        Host::connect(host::Options { kubeconfig, ..host::Options::default() }).await.ok()
+    })
+    .await;
+    let extension = host.extension_with(|config| config.host = Some(reached)).await;
+    let mut raw = Raw::over(extension.stream_of(None, HTTP1).await).await;
+    let told = raw.get("/readyz?verbose").await;
+    let text = String::from_utf8_lossy(&told.body).into_owned();
+    assert!(told.code == 500 && text.contains("[-]informer-sync failed"), "{text}");
+    for role in [EXTENSION, "system:auth-delegator"] {
+        let binding = format!("{USER}-{}", role.replace(':', "-"));
+        let command =
+            format!("create clusterrolebinding {binding} --clusterrole={role} --user={USER}");
+        kubectl.ok(&command, "").await;
+    }
+    eventually("it is ready", async || (raw.get("/readyz").await.code == 200).then_some(())).await;
+    extension
 }
 
 /// KubeFed's chart defines kinds of the same names as ours.
