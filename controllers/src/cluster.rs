@@ -48,7 +48,7 @@ pub(crate) async fn run(control: Arc<Control>) {
     let changes: Queue<Change> = Queue::default();
     let clusters = of(GROUP_VERSION, "kubefedclusters");
     let follow = control.clusters.follow(
-        &control.host,
+        &control.federation,
         &clusters,
         without_managed_fields,
         |key| changes.add(Change::Cluster(key.name.clone())),
@@ -284,7 +284,7 @@ async fn write_status(control: &Control, cluster: &Value, settled: &Probe) {
     let name = cluster["metadata"]["name"].as_str().unwrap_or("");
     let collection = path(GROUP_VERSION, &control.namespace, "kubefedclusters");
     let path = format!("{collection}/{name}/status");
-    if let Err(error) = control.host.merge(&path, &json!({"status": status})).await {
+    if let Err(error) = control.federation.merge(&path, &json!({"status": status})).await {
         tracing::warn!(cluster = name, %error, at = time::rfc3339(now), "the status of a cluster was not written");
     }
 }

@@ -26,7 +26,7 @@ const POLL: Duration = Duration::from_secs(2);
 /// # Errors
 /// What is wrong with the file.
 pub(crate) async fn load(
-    host: &Client,
+    federation: &Client,
     namespace: &str,
     file: Option<&Path>,
 ) -> anyhow::Result<Value> {
@@ -36,7 +36,7 @@ pub(crate) async fn load(
     let collection = path(GROUP_VERSION, namespace, "kubefedconfigs");
     let path = format!("{collection}/{}", kubefedconfig::NAME);
     loop {
-        match host.get(&path).await {
+        match federation.get(&path).await {
             Ok(config) => return Ok(config),
             Err(error) if error.is_not_found() => {
                 return Ok(kubefedconfig::default_config(namespace));
@@ -106,7 +106,7 @@ async fn follow_federation(control: &Control, config: &watch::Sender<Arc<Value>>
             take_up(control, config, cache.get(key).unwrap_or_else(default));
         }
     };
-    cache.follow(&control.host, &source, |found| found, changed, &control.token).await;
+    cache.follow(&control.federation, &source, |found| found, changed, &control.token).await;
 }
 
 fn take_up(control: &Control, config: &watch::Sender<Arc<Value>>, found: Arc<Value>) {

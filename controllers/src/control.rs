@@ -41,7 +41,10 @@ pub(crate) struct Member {
 
 /// Handed to every controller for the time that this process leads.
 pub(crate) struct Control {
+    /// Has Leases, Events, Secrets and Namespaces.
     pub(crate) host: Client,
+    /// Has all else: the federation's kinds.
+    pub(crate) federation: Client,
     /// The namespace of the control plane.
     pub(crate) namespace: String,
     /// Whether the federation reaches only the namespace of the control plane. What the KubeFedConfig said when this

@@ -26,20 +26,20 @@ pub(crate) trait Keeper: Send + Sync {
     fn replace(&self, lease: &Value) -> impl Future<Output = Result<Value, Error>> + Send;
 }
 
-/// The federation's API server as the keeper.
-pub(crate) struct InFederation {
+/// The host's API server as the keeper.
+pub(crate) struct InHost {
     client: Client,
     path: String,
 }
 
-impl InFederation {
+impl InHost {
     pub(crate) fn new(client: Client, namespace: &str) -> Self {
         let path = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
-        InFederation { client, path }
+        InHost { client, path }
     }
 }
 
-impl Keeper for InFederation {
+impl Keeper for InHost {
     async fn get(&self) -> Result<Value, Error> {
         self.client.get(&format!("{}/{NAME}", self.path)).await
     }

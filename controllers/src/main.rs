@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Parser as _;
-use kubefed_controllers::client::Client;
 use kubefed_controllers::health::{self, Answers};
 use kubefed_controllers::manager;
 use kubefed_controllers::metrics::Metrics;
@@ -25,7 +24,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(options: &Options, token: CancellationToken) -> anyhow::Result<()> {
-    let client = Client::new(options.access()?).map_err(anyhow::Error::msg)?;
+    let endpoints = options.endpoints()?;
     let metrics = Arc::new(Metrics::default());
     let (healthz, counted) = (Answers::Health, Answers::Metrics(Arc::clone(&metrics)));
     let healthz =
@@ -34,5 +33,5 @@ async fn run(options: &Options, token: CancellationToken) -> anyhow::Result<()> 
         health::serve(&options.metrics_addr, "--metrics-addr", counted, token.clone()).await?;
     tracing::info!(%healthz, metrics = %counted, "serving");
     let file = options.kubefed_config.clone();
-    manager::run(client, options.namespace(), file, metrics, token).await
+    manager::run(endpoints, options.namespace(), file, metrics, token).await
 }

@@ -15,7 +15,7 @@ use crate::cache::Cache;
 use crate::client::Client;
 use crate::control::Control;
 use crate::events::Recorder;
-use crate::lease::{InFederation, Lease};
+use crate::lease::{InHost, Lease};
 use crate::metrics::Metrics;
 use crate::{cluster, config, types};
 
@@ -24,13 +24,28 @@ const RELOAD: Duration = Duration::from_millis(500);
 /// Placements that changed and were not looked at yet; more count as "any may have changed".
 const PLACEMENTS: usize = 1024;
 
+/// Whom the controllers ask. A host that leads to the federation, and a federation that stands alone, is both.
+#[derive(Clone)]
+pub struct Endpoints {
+    /// For Leases, Events, Secrets and Namespaces.
+    pub host: Client,
+    /// For the federation's own kinds, and the federated ones, of whatever group.
+    pub federation: Client,
+}
+
+impl From<Client> for Endpoints {
+    fn from(both: Client) -> Self {
+        Endpoints { host: both.clone(), federation: both }
+    }
+}
+
 /// Runs until `token` is cancelled. The KubeFedConfig is that of `file`, or of the federation.
 ///
 /// # Errors
 /// If the file holds no config, and if the lease was lost: the process must end then, so that nothing of it goes on
 /// writing.
 pub async fn run(
-    host: Client,
+    Endpoints { host, federation }: Endpoints,
     namespace: String,
     file: Option<PathBuf>,
     metrics: Arc<Metrics>,
@@ -38,12 +53,12 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let config = tokio::select! {
         () = token.cancelled() => return Ok(()),
-        config = config::load(&host, &namespace, file.as_deref()) => config?,
+        config = config::load(&federation, &namespace, file.as_deref()) => config?,
     };
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let identity = format!("{}_{}", hostname.trim(), uuid::Uuid::new_v4());
     // Renewals must not stand in line behind other requests.
-    let keeper = InFederation::new(host.unlimited(), &namespace);
+    let keeper = InHost::new(host.unlimited(), &namespace);
     let mut lease = Lease::new(keeper, identity, LeaderElection::of(&config));
     tokio::select! {
         () = token.cancelled() => return Ok(()),
@@ -51,7 +66,8 @@ pub async fn run(
     }
     tracing::info!("promoted as leader");
     // Read once more: a candidate may have waited for days. But not for long: the lease is not renewed meanwhile.
-    let newest = tokio::time::timeout(RELOAD, config::load(&host, &namespace, file.as_deref()));
+    let newest =
+        tokio::time::timeout(RELOAD, config::load(&federation, &namespace, file.as_deref()));
     let config = newest.await.ok().and_then(Result::ok).unwrap_or(config);
     config::tell(&config, &namespace, file.as_deref());
     metrics.leads(true);
@@ -64,6 +80,7 @@ pub async fn run(
     let (events, write_events) = Recorder::new(host.clone(), leading.clone());
     let control = Arc::new(Control {
         host,
+        federation,
         namespace,
         is_namespaced,
         config: configs,

@@ -1,6 +1,6 @@
 //! The flags of the controller manager, and who we are to the federation by a kubeconfig.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
@@ -11,7 +11,8 @@ use kubefed_certs::ClientTls;
 use kubefed_component::ProcessOptions;
 use secrecy::ExposeSecret as _;
 
-use crate::client::{Access, Rate};
+use crate::client::{Access, Client, Rate};
+use crate::manager::Endpoints;
 
 /// The flags of `kubefed-controller-manager`.
 #[derive(Clone, Debug, Parser)]
@@ -21,10 +22,14 @@ use crate::client::{Access, Rate};
     about = "Keeps the members of the federation as they are to be"
 )]
 pub struct Options {
-    /// The kubeconfig of the federation; in a pod its service account does without
+    /// The kubeconfig of the host, which leads to the federation; in a pod its service account does without
     #[arg(long)]
     pub kubeconfig: Option<PathBuf>,
-    /// The URL of the federation, instead of the kubeconfig's
+    /// The kubeconfig of the federation's own endpoint, for all of its kinds: the host is asked for Leases, Events,
+    /// Secrets and Namespaces alone, and need not lead to the federation
+    #[arg(long)]
+    pub federation_kubeconfig: Option<PathBuf>,
+    /// The URL of the host, instead of the kubeconfig's
     #[arg(long)]
     pub master: Option<String>,
     /// The namespace of the control plane; in a pod the pod's own, else kube-federation-system
@@ -39,10 +44,10 @@ pub struct Options {
     /// A KubeFedConfig, YAML or JSON, instead of the one in the federation
     #[arg(long)]
     pub kubefed_config: Option<PathBuf>,
-    /// Requests to the federation in a second; without it, or with 0 or less, nothing limits them
+    /// Requests to the host in a second, and to the federation; without it, or with 0 or less, nothing limits them
     #[arg(long, allow_negative_numbers = true)]
     pub rest_config_qps: Option<f32>,
-    /// Requests to the federation at once where --rest-config-qps limits them
+    /// Requests at once where --rest-config-qps limits them
     #[arg(long, default_value_t = 200)]
     pub rest_config_burst: u32,
     /// Print the version and end
@@ -61,24 +66,27 @@ impl Options {
         given.unwrap_or_else(|| kubefed_api::SYSTEM_NAMESPACE.to_owned())
     }
 
-    /// How the federation is reached.
+    /// Whom the controllers ask.
     ///
     /// # Errors
-    /// What the kubeconfig lacks.
-    pub fn access(&self) -> anyhow::Result<Access> {
-        let mut access = match &self.kubeconfig {
-            Some(file) => {
-                let config = Kubeconfig::read_from(file)
-                    .with_context(|| format!("cannot read {} (--kubeconfig)", file.display()))?;
-                access(&config, &KubeConfigOptions::default())?
-            }
+    /// What a kubeconfig lacks.
+    pub fn endpoints(&self) -> anyhow::Result<Endpoints> {
+        let mut host = match &self.kubeconfig {
+            Some(file) => of_file(file, "--kubeconfig")?,
             None => in_cluster().context("without --kubeconfig this must run in a pod")?,
         };
         if let Some(master) = &self.master {
-            master.clone_into(&mut access.url);
+            master.clone_into(&mut host.url);
         }
-        access.rate = self.rest_config_qps.and_then(|qps| Rate::new(qps, self.rest_config_burst));
-        Ok(access)
+        let rate = self.rest_config_qps.and_then(|qps| Rate::new(qps, self.rest_config_burst));
+        let client =
+            |access: Access| Client::new(Access { rate, ..access }).map_err(anyhow::Error::msg);
+        let host = client(host).context("cannot use what --kubeconfig says of the host")?;
+        let Some(file) = &self.federation_kubeconfig else { return Ok(host.into()) };
+        const FLAG: &str = "--federation-kubeconfig";
+        let federation = client(of_file(file, FLAG)?)
+            .with_context(|| format!("cannot use {} ({FLAG})", file.display()))?;
+        Ok(Endpoints { host, federation })
     }
 }
 
@@ -115,6 +123,14 @@ fn in_cluster() -> anyhow::Result<Access> {
         token_file: Some(format!("{SERVICE_ACCOUNT}/token").into()),
         ..Access::default()
     })
+}
+
+/// How the server of the kubeconfig of a flag is reached.
+fn of_file(file: &Path, flag: &str) -> anyhow::Result<Access> {
+    let config = Kubeconfig::read_from(file)
+        .with_context(|| format!("cannot read {} ({flag})", file.display()))?;
+    access(&config, &KubeConfigOptions::default())
+        .with_context(|| format!("cannot use {} ({flag})", file.display()))
 }
 
 /// How the server of a kubeconfig's context is reached.
@@ -200,6 +216,17 @@ pub fn access(config: &Kubeconfig, options: &KubeConfigOptions) -> anyhow::Resul
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_flag_is_named_whose_kubeconfig_is_wrong() {
+        let missing = "/nowhere/kubeconfig";
+        for flag in ["--kubeconfig", "--federation-kubeconfig"] {
+            let options = Options::parse_from(["kubefed-controller-manager", flag, missing]);
+            let file = options.federation_kubeconfig.as_deref().or(options.kubeconfig.as_deref());
+            let error = of_file(file.expect("given"), flag).map(drop).expect_err("there is none");
+            assert_eq!(error.to_string(), format!("cannot read {missing} ({flag})"));
+        }
+    }
 
     #[test]
     fn the_flags_of_kubefeds_manifests_are_taken() {

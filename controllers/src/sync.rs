@@ -154,7 +154,7 @@ impl Sync {
             ..Source::default()
         };
         let follow = self.federated.follow(
-            &self.control.host,
+            &self.control.federation,
             &source,
             without_managed_fields,
             |key| self.plans.add(key.clone()),
@@ -175,7 +175,7 @@ impl Sync {
             let mut found = Vec::new();
             let listed = self
                 .control
-                .host
+                .federation
                 .list(
                     &path("core.kubefed.io/v1alpha1", "", plural),
                     "",
@@ -423,7 +423,7 @@ impl Sync {
             "finalizers": finalizers,
             "resourceVersion": meta::resource_version(object),
         }});
-        match self.control.host.merge(&self.object_path(object), &patch).await {
+        match self.control.federation.merge(&self.object_path(object), &patch).await {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome.map(drop),
         }

@@ -59,7 +59,7 @@ pub(crate) async fn run(control: Arc<Control>) {
         ..Source::default()
     };
     let follow = cache.follow(
-        &control.host,
+        &control.federation,
         &source,
         without_managed_fields,
         |key| queue.add(key.clone()),
@@ -158,7 +158,13 @@ fn follow_namespaces(
             };
             control
                 .namespaces
-                .follow(&control.host, &source, without_managed_fields, changed, &token_of_task)
+                .follow(
+                    &control.federation,
+                    &source,
+                    without_managed_fields,
+                    changed,
+                    &token_of_task,
+                )
                 .await;
         });
         running.namespaces = Some((kind, token));
@@ -247,7 +253,7 @@ async fn set_finalizers(
     let patch = json!({"metadata": {
         "finalizers": finalizers, "resourceVersion": meta::resource_version(config),
     }});
-    match control.host.merge(&config_path(control, config), &patch).await {
+    match control.federation.merge(&config_path(control, config), &patch).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
     }
@@ -265,7 +271,7 @@ async fn tell(control: &Control, config: &Value, sync: Option<&RunningSync>) -> 
         return Ok(());
     }
     let path = format!("{}/status", config_path(control, config));
-    match control.host.merge(&path, &json!({"status": status})).await {
+    match control.federation.merge(&path, &json!({"status": status})).await {
         Err(error) if !error.is_not_found() => Err(error),
         _ => Ok(()),
     }

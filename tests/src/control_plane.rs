@@ -265,6 +265,12 @@ impl ControlPlane {
         crate::write_kubeconfig(self.dir.path(), &self.authority, url, (context, user, groups))
     }
 
+    /// A kubeconfig that leads to an extension, past this cluster, for a user of this cluster.
+    pub fn kubeconfig_past(&self, extension: &Cluster, user: &str, groups: &[&str]) -> PathBuf {
+        let whom = ("extension", user, groups);
+        crate::write_kubeconfig(extension.dir.path(), &self.authority, &extension.url(), whom)
+    }
+
     /// The kubectl on the PATH, as this user.
     pub fn kubectl(&self, user: &str, groups: &[&str]) -> Kubectl {
         Kubectl {

@@ -24,6 +24,7 @@ use kubefed_apiserver::kinds;
 use kubefed_apiserver::server::{Config, Server, Serving};
 use kubefed_certs::{Authority, ClientTls, Clients, ServerFiles};
 use kubefed_controllers::client::{Access, Client};
+use kubefed_controllers::manager::Endpoints;
 use kubefed_controllers::metrics::Metrics;
 use kubefed_storage::embedded;
 use serde_json::{Value, json};
@@ -408,6 +409,11 @@ pub async fn a_namespace_everywhere(admin: &Client, name: &str) {
 
 /// Joins a member under a name, reached at `url`.
 pub async fn join(api: &Cluster, name: &str, url: &str, member: &Cluster) {
+    join_by(&api.admin().into(), name, url, member).await;
+}
+
+/// The same, with the secret in the host and the rest in the federation.
+pub async fn join_by(endpoints: &Endpoints, name: &str, url: &str, member: &Cluster) {
     let there = member.admin();
     let namespace =
         json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}});
@@ -437,11 +443,9 @@ pub async fn join(api: &Cluster, name: &str, url: &str, member: &Cluster) {
     let token = there.create(&path, &request).await.expect("a token");
     let token = token["status"]["token"].as_str().expect("a token").to_owned();
 
-    let here = api.admin();
     let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": {"token": token}});
-    here.create(&format!("/api/v1/namespaces/{NAMESPACE}/secrets"), &secret)
-        .await
-        .expect("a secret");
+    let secrets = format!("/api/v1/namespaces/{NAMESPACE}/secrets");
+    endpoints.host.create(&secrets, &secret).await.expect("a secret");
     let ca = BASE64_STANDARD.encode(std::fs::read(member.ca_file()).expect("the CA"));
     let cluster = json!({
         "apiVersion": "core.kubefed.io/v1beta1", "kind": "KubeFedCluster",
@@ -449,7 +453,7 @@ pub async fn join(api: &Cluster, name: &str, url: &str, member: &Cluster) {
         "spec": {"apiEndpoint": url, "caBundle": ca, "secretRef": {"name": name}},
     });
     let path = format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/kubefedclusters");
-    here.create(&path, &cluster).await.expect("a cluster");
+    endpoints.federation.create(&path, &cluster).await.expect("a cluster");
 }
 
 impl Federation {
@@ -462,7 +466,7 @@ impl Federation {
     pub fn start_manager_with(&self, config: Option<PathBuf>) {
         let client = self.api.client("system:kubefed-controller-manager", &[]);
         self.tracker.spawn(kubefed_controllers::manager::run(
-            client,
+            client.into(),
             NAMESPACE.into(),
             config,
             Arc::clone(&self.metrics),

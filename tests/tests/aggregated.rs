@@ -1,11 +1,12 @@
 //! The federation as an extension of a real Kubernetes, reached through it.
 
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use kubefed_api::federatedtypeconfig;
+use kubefed_controllers::manager::Endpoints;
 use kubefed_tests::control_plane::{ControlPlane, a_control_plane};
-use kubefed_tests::{NAMESPACE, binary, eventually, federated_namespace, guide};
+use kubefed_tests::{NAMESPACE, a_member, binary, eventually, federated_namespace, guide, join_by};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -40,8 +41,14 @@ async fn the_host_serves_our_kinds_as_its_own() {
         admin.get(&format!("{TYPES}/federateddeployments")).await.ok()
     })
     .await;
-    kubectl.ok("explain kubefedcluster.spec.caBundle", "").await;
-    kubectl.ok("explain federatedconfigmap.spec.template.data", "").await;
+    for field in ["kubefedcluster.spec.caBundle", "federatedconfigmap.spec.template.data"] {
+        // That the host leads to us and that it has our schemas is the work of two of its controllers.
+        eventually("kubectl explains the kind", async || {
+            let output = kubectl.run(&format!("explain {field}"), "").await;
+            output.status.success().then_some(())
+        })
+        .await;
+    }
     let manifest = guide("4.2");
     eventually("kubectl finds the new kind through the host", async || {
         let output = kubectl.run("apply --validate=strict -f -", &manifest).await;
@@ -116,7 +123,7 @@ async fn the_guides_deployment_reaches_real_members_through_a_real_host() {
     let manager = CancellationToken::new();
     let _ends_with_the_test = manager.clone().drop_guard();
     let running = tokio::spawn(kubefed_controllers::manager::run(
-        host.client("system:kubefed-controller-manager", &["system:masters"]),
+        host.client("system:kubefed-controller-manager", &["system:masters"]).into(),
         NAMESPACE.into(),
         None,
         Arc::default(),
@@ -188,4 +195,69 @@ async fn the_guides_deployment_reaches_real_members_through_a_real_host() {
     assert_eq!(known.expect("a list")["items"], json!([]));
     manager.cancel();
     running.await.expect("it ends").expect("it ends well");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn controllers_reach_a_federation_that_the_host_does_not_lead_to() {
+    let (host, member) = tokio::join!(a_control_plane(), a_member());
+    let Some(host) = host else { return };
+    let extension = host.extension().await;
+    let groups = ["system:masters"];
+    let admin = host.admin();
+    let past = host.client_past(&extension, "admin", &groups);
+    let endpoints = Endpoints { host: admin.clone(), federation: past.clone() };
+    let user = "system:kubefed-controller-manager";
+    let mut command = tokio::process::Command::new(binary("kubefed-controller-manager"));
+    command
+        .arg("--kubeconfig")
+        .arg(host.kubeconfig("host-cluster", user, &groups))
+        .arg("--federation-kubeconfig")
+        .arg(host.kubeconfig_past(&extension, user, &groups))
+        .args(["--healthz-addr=127.0.0.1:0", "--metrics-addr=127.0.0.1:0", "--exit-with-parent"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .kill_on_drop(true);
+    let _ends_with_the_test = command.spawn().expect("it starts");
+
+    for config in federatedtypeconfig::defaults() {
+        if matches!(config["metadata"]["name"].as_str(), Some("namespaces" | "configmaps")) {
+            let configs = format!("{CORE}/namespaces/{NAMESPACE}/federatedtypeconfigs");
+            past.create(&configs, &config).await.expect("created");
+        }
+    }
+    join_by(&endpoints, "cluster1", &member.url(), &member).await;
+    let name = "test-namespace";
+    let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+    admin.create("/api/v1/namespaces", &namespace).await.expect("created");
+    let map = json!({
+        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedConfigMap",
+        "metadata": {"name": "one"},
+        "spec": {"template": {"data": {"a": "b"}}, "placement": {"clusterSelector": {}}},
+    });
+    for (plural, object) in
+        [("federatednamespaces", federated_namespace(name)), ("federatedconfigmaps", map)]
+    {
+        let path = format!("{TYPES}/namespaces/{name}/{plural}");
+        eventually("the extension knows kind and namespace", async || {
+            past.create(&path, &object).await.ok()
+        })
+        .await;
+    }
+    let there = format!("/api/v1/namespaces/{name}/configmaps/one");
+    let placed = eventually("the member has it", async || member.admin().get(&there).await.ok());
+    assert_eq!(placed.await["data"], json!({"a": "b"}));
+
+    // Each is where it belongs: the lease is the host's, which does not know the federation at all.
+    let leases = format!("/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases");
+    admin.get(&format!("{leases}/kubefed-controller-manager")).await.expect("the host has it");
+    let road = "/apis/apiregistration.k8s.io/v1/apiservices/v1beta1.core.kubefed.io";
+    assert!(admin.get(road).await.is_err_and(|error| error.is_not_found()));
+
+    past.delete(&format!("{TYPES}/namespaces/{name}/federatedconfigmaps/one"), &json!({}))
+        .await
+        .expect("deleted");
+    eventually("the member has it no more", async || {
+        member.admin().get(&there).await.is_err_and(|error| error.is_not_found()).then_some(())
+    })
+    .await;
 }

@@ -114,7 +114,7 @@ impl Sync {
             return Ok(());
         };
         let path = format!("{}/status", self.object_path(object));
-        match self.control.host.merge(&path, &json!({"status": status})).await {
+        match self.control.federation.merge(&path, &json!({"status": status})).await {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome.map(drop),
         }
@@ -133,7 +133,7 @@ impl Sync {
         let status = versions.to_status();
         let at = format!("{collection}/{name}/status");
         if known {
-            match self.control.host.merge(&at, &json!({"status": status})).await {
+            match self.control.federation.merge(&at, &json!({"status": status})).await {
                 Err(error) if error.is_not_found() => {}
                 outcome => return outcome.map(drop),
             }
@@ -154,10 +154,10 @@ impl Sync {
             metadata["namespace"] = json!(key.namespace);
         }
         let record = json!({"apiVersion": RECORDS, "kind": kind, "metadata": metadata});
-        match self.control.host.create(&collection, &record).await {
+        match self.control.federation.create(&collection, &record).await {
             Err(error) if !error.is_conflict() => return Err(error),
             _ => {}
         }
-        self.control.host.merge(&at, &json!({"status": status})).await.map(drop)
+        self.control.federation.merge(&at, &json!({"status": status})).await.map(drop)
     }
 }
