@@ -171,7 +171,7 @@ async fn findings(options: &Options) -> Vec<Finding> {
     if unreachable {
         return findings;
     }
-    findings.push(servers::ready(cluster.text("/readyz?verbose").await));
+    findings.extend(servers::ready(cluster.text("/readyz?verbose").await));
     let namespace = &options.kubefed_namespace;
     let core = format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}");
     let leases = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");

@@ -42,16 +42,41 @@ pub(super) async fn api_server(cluster: &Cluster) -> Finding {
 }
 
 /// What `/readyz?verbose` says: each check that fails is on a line of its own.
-pub(super) fn ready(answer: Result<String, Error>) -> Finding {
-    const CHECK: &str = "store";
-    const REMEDY: &str = "see the log of the API server, and whether its store runs and has space";
+pub(super) fn ready(answer: Result<String, Error>) -> Vec<Finding> {
+    const CHECK: &str = "ready";
     let Err(error) = answer else {
-        return Finding::ok(CHECK, "the server is ready and its store answers");
+        return vec![Finding::ok(CHECK, "the server is ready and its store answers")];
     };
-    let failed: Vec<&str> =
-        error.message.lines().filter_map(|line| line.strip_prefix("[-]")).collect();
-    let message = if failed.is_empty() { error.message.clone() } else { failed.join("; ") };
-    Finding::fail(CHECK, message, REMEDY)
+    let failed = error.message.lines().filter_map(|line| line.trim().strip_prefix("[-]"));
+    let findings: Vec<Finding> = failed
+        .map(|failed| {
+            let (name, why) = failed.split_once(' ').unwrap_or((failed, "failed"));
+            Finding::fail(format!("{CHECK}: {name}"), why, remedy(name))
+        })
+        .collect();
+    if findings.is_empty() {
+        let remedy = "see whether you may GET /readyz, and the log of the API server";
+        return vec![Finding::fail(CHECK, error.message, remedy)];
+    }
+    findings
+}
+
+/// What helps against a check of `/readyz` that fails: ours, and those of a host cluster that are as likely.
+fn remedy(check: &str) -> &'static str {
+    match check {
+        "store" => {
+            "see whether the store runs and has space: etcd by --etcd-servers, or the disk of --data-dir"
+        }
+        "etcd" | "etcd-readiness" => "see whether the etcd of this cluster runs and has space",
+        "informer-sync" => {
+            "wait until the server has read its objects; if it does not come to that, its log names the kinds"
+        }
+        "poststarthook/rbac" | "poststarthook/rbac/bootstrap-roles" => {
+            "wait until the server has read its roles and bindings; if it does not come to that, see its log"
+        }
+        "shutdown" => "it is ending: see that it is started anew, or ask another one",
+        _ => "see the log of the API server for this check",
+    }
 }
 
 /// Those that the kubeconfig holds and the one that the server shows.
@@ -140,9 +165,30 @@ mod tests {
 
     #[test]
     fn what_is_not_ready_is_named() {
-        let text = "Error from server (Failed): [+]ping ok\n[-]store failed: it does not answer\nreadyz check failed\n";
-        let finding = ready(Err(Error { code: 500, message: text.into() }));
-        assert_eq!(finding.outcome, Outcome::Fail);
-        assert_eq!(finding.message, "store failed: it does not answer");
+        let text = "Error from server (Failed): [+]ping ok\n[-]store failed: reason withheld\n\
+                    [-]poststarthook/other failed: reason withheld\n[+]shutdown ok\nreadyz check failed\n";
+        let findings = ready(Err(Error { code: 500, message: text.into() }));
+        let told: Vec<(&str, &str)> = findings
+            .iter()
+            .map(|finding| {
+                assert_eq!(finding.outcome, Outcome::Fail);
+                assert_eq!(finding.message, "failed: reason withheld");
+                (finding.check.as_str(), finding.remedy.as_str())
+            })
+            .collect();
+        let [("ready: store", of_store), ("ready: poststarthook/other", of_other)] = told[..]
+        else {
+            panic!("{told:?}")
+        };
+        assert!(of_store.contains("--etcd-servers") && of_other.contains("log"), "{told:?}");
+    }
+
+    #[test]
+    fn a_server_that_does_not_tell_is_told_of() {
+        let error = Error { code: 403, message: "you may not".into() };
+        let [finding] = &ready(Err(error))[..] else { panic!("one") };
+        assert_eq!((finding.check.as_str(), finding.message.as_str()), ("ready", "you may not"));
+        let [finding] = &ready(Ok("ok".into()))[..] else { panic!("one") };
+        assert_eq!(finding.outcome, Outcome::Ok);
     }
 }
