@@ -95,8 +95,8 @@ struct Work {
     /// Lanes that have yet to do their part.
     pending: BTreeSet<String>,
     outcomes: BTreeMap<String, ClusterStatus>,
-    /// The versions of the objects in the members, for the plan's template and overrides. Empty: it is there, but as an
-    /// older plan wanted it.
+    /// The versions of the objects in the members, for the plan's template and overrides. Empty, also in the record: it
+    /// is there, but as an older plan wanted it.
     versions: Versions,
     /// The record as it is stored.
     recorded: Option<Versions>,
@@ -348,7 +348,13 @@ impl Sync {
             match self.hold(&object).await {
                 // A newer object is on its way to us.
                 Err(error) if error.is_conflict() => return Ok(()),
-                held => held?,
+                Err(error) => {
+                    let text = format!("Nothing is propagated without a finalizer: {error}");
+                    let component = self.component();
+                    self.control.events.warn(&object, &component, "EnsureFinalizerError", &text);
+                    return Err(error);
+                }
+                Ok(()) => {}
             }
         }
         let lanes = self.take_up(key, Arc::new(Planned { object, plan }));

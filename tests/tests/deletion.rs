@@ -17,31 +17,20 @@ fn options(text: &str) -> Value {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_options_of_the_annotation_go_to_the_members() {
     let federation = with_ns(&["one"]).await;
-    let (admin, member) = (federation.admin(), federation.member("one").admin());
-    let pod = json!({"metadata": {"labels": {"app": "a"}}, "spec": {"containers": [{"name": "a", "image": "a"}]}});
-    let object = json!({
-        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedDeployment", "metadata": {"name": "a"},
-        "spec": {
-            "template": {"spec": {"selector": {"matchLabels": {"app": "a"}}, "template": pod}},
-            "placement": {"clusterSelector": {}},
-        },
-    });
-    let path = format!("{TYPES}/federateddeployments");
-    admin.create(&path, &object).await.expect("created");
-    let path = format!("{path}/a");
-    let sets = "/apis/apps/v1/namespaces/ns/replicasets";
-    let owner = async || {
-        let list = member.get(sets).await.ok()?;
-        Some(list["items"].get(0)?["metadata"]["ownerReferences"].clone())
-    };
-    let owners = eventually("the Deployment has a ReplicaSet", owner).await;
-    assert_eq!(owners[0]["name"], "a");
-    admin.merge(&path, &options(r#"{"propagationPolicy": "Orphan"}"#)).await.expect("changed");
+    let admin = federation.admin();
+    let path = federate_configmap(&federation, "a").await;
+    told(&federation, &path, "True").await;
+    // A member that is given this has to refuse.
+    let another = r#"{"preconditions": {"uid": "another"}}"#;
+    admin.merge(&path, &options(another)).await.expect("changed");
     admin.delete(&path, &json!({})).await.expect("deleted");
-    is_gone(federation.member("one"), "/apis/apps/v1/namespaces/ns/deployments/a").await;
+    let object = state_is(&federation, &path, "one", "DeletionFailed").await;
+    let why = object["status"]["clusters"][0]["message"].as_str().expect("a message");
+    assert!(why.contains("another"), "{why}");
+    has(federation.member("one"), "a", "first").await;
+    admin.merge(&path, &options("{}")).await.expect("changed");
+    is_gone(federation.member("one"), &there("a")).await;
     is_gone(&federation.api, &path).await;
-    let left = owner().await.expect("the ReplicaSet stays");
-    assert!(left.as_array().is_none_or(Vec::is_empty), "{left}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,7 +82,8 @@ async fn the_hosts_own_namespace_is_marked_and_let_go_but_never_deleted() {
     let configs = format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/kubefedconfigs");
     admin.create(&configs, &config).await.expect("a config");
     federation.start_manager();
-    join(&federation.api, "self", &federation.api.url(), &federation.api).await;
+    let front = Front::start(&federation.api).await;
+    join(&federation.api, "self", &front.url(), &federation.api).await;
     federation.wait_ready("self").await;
     a_namespace_everywhere(&admin, "ns").await;
     let namespace = async |mark: Value| {
@@ -107,7 +97,11 @@ async fn the_hosts_own_namespace_is_marked_and_let_go_but_never_deleted() {
     let path = format!("{TYPES}/federatednamespaces/ns");
     told(&federation, &path, "True").await;
     let nowhere = json!({"spec": {"placement": {"clusters": []}}});
+    front.fail(true);
     admin.merge(&path, &nowhere).await.expect("changed");
+    state_is(&federation, &path, "self", "LabelRemovalFailed").await;
+    event(&federation, "RemoveManagedLabelFromInClusterFailed").await;
+    front.fail(false);
     let after = namespace(Value::Null).await;
     assert_eq!(after["metadata"]["uid"], before["metadata"]["uid"]);
     assert_eq!(after["metadata"]["deletionTimestamp"], Value::Null);
@@ -122,7 +116,7 @@ async fn the_hosts_own_namespace_is_marked_and_let_go_but_never_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_member_that_fails_to_delete_or_let_go_is_told_of_and_asked_again() {
+async fn a_member_that_fails_to_delete_is_told_of_and_asked_again() {
     let mut federation = a_federation_of(&[]).await;
     let frail = a_member().await;
     let front = Front::start(&frail).await;
@@ -131,28 +125,48 @@ async fn a_member_that_fails_to_delete_or_let_go_is_told_of_and_asked_again() {
     federation.wait_ready("frail").await;
     let admin = federation.admin();
     a_namespace_everywhere(&admin, "ns").await;
-    let (gone, left) = (
-        federate_configmap(&federation, "gone").await,
-        federate_configmap(&federation, "left").await,
-    );
-    for path in [&gone, &left] {
-        told(&federation, path, "True").await;
-    }
-    let orphan = json!({"metadata": {"annotations": {"kubefed.io/orphan": "true"}}});
-    admin.merge(&left, &orphan).await.expect("changed");
+    let path = federate_configmap(&federation, "a").await;
+    told(&federation, &path, "True").await;
     front.fail(true);
-    for (path, state) in [(&gone, "DeletionFailed"), (&left, "LabelRemovalFailed")] {
-        admin.delete(path, &json!({})).await.expect("deleted");
-        state_is(&federation, path, "frail", state).await;
-    }
+    admin.delete(&path, &json!({})).await.expect("deleted");
+    state_is(&federation, &path, "frail", "DeletionFailed").await;
     event(&federation, "DeleteInClusterFailed").await;
-    event(&federation, "RemoveManagedLabelFromInClusterFailed").await;
     front.fail(false);
-    for path in [&gone, &left] {
-        is_gone(&federation.api, path).await;
+    is_gone(&federation.api, &path).await;
+    is_gone(federation.member("frail"), &there("a")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_cluster_holds_an_object_that_leaves_what_it_placed() {
+    let (federation, road) = near_and_far().await;
+    let path = federate_configmap(&federation, "a").await;
+    told(&federation, &path, "True").await;
+    let admin = federation.admin();
+    let orphan = json!({"metadata": {"annotations": {"kubefed.io/orphan": "true"}}});
+    admin.merge(&path, &orphan).await.expect("changed");
+    let config = json!({
+        "apiVersion": "core.kubefed.io/v1beta1", "kind": "KubeFedConfig", "metadata": {"name": "kubefed"},
+        "spec": {"scope": "Cluster", "clusterHealthCheck": {"period": "100ms", "failureThreshold": 1}},
+    });
+    let configs = format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/kubefedconfigs");
+    admin.create(&configs, &config).await.expect("a config");
+    road.block();
+    let cluster =
+        format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/kubefedclusters/far");
+    eventually("far is away", async || {
+        let cluster = admin.get(&cluster).await.ok()?;
+        (!kubefed_api::kubefedcluster::is_ready(&cluster)).then_some(())
+    })
+    .await;
+    admin.delete(&path, &json!({})).await.expect("deleted");
+    is_gone(&federation.api, &path).await;
+    road.unblock();
+    for name in ["near", "far"] {
+        let member = federation.member(name).admin();
+        eventually(&format!("{name} has it without the mark"), async || {
+            let found = member.get(&there("a")).await.expect("it is left");
+            found["metadata"]["labels"][MANAGED].is_null().then_some(())
+        })
+        .await;
     }
-    let frail = federation.member("frail");
-    is_gone(frail, &there("gone")).await;
-    let found = frail.admin().get(&there("left")).await.expect("it is left");
-    assert_eq!(found["metadata"]["labels"][MANAGED], Value::Null);
 }

@@ -3,7 +3,8 @@
 use kubefed_api::versions::{object_version, overrides_hash, template_hash};
 use kubefed_apimachinery::meta;
 use kubefed_tests::scene::{
-    TYPES, edit, federate_configmap, has, is_gone, state_is, there, told, with_ns,
+    TYPES, edit, event, federate_configmap, has, is_gone, near_and_far, state_is, there, told,
+    with_ns,
 };
 use kubefed_tests::{Federation, eventually};
 use serde_json::{Value, json};
@@ -63,6 +64,25 @@ async fn a_record_tells_what_each_member_has_and_goes_with_its_object() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_member_that_has_an_older_object_is_recorded_without_a_version() {
+    let (federation, road) = near_and_far().await;
+    let path = federate_configmap(&federation, "a").await;
+    let record = record_of(&federation, &path, &["far", "near"]).await;
+    road.block();
+    edit(&federation, &path, "second").await;
+    let admin = federation.admin();
+    eventually("the new template is recorded", async || {
+        let next = admin.get(&format!("{RECORDS}/configmap-a")).await.ok()?;
+        let far = &next["status"]["clusterVersions"][0];
+        let is_new = next["status"]["templateVersion"] != record["status"]["templateVersion"];
+        (is_new && *far == json!({"clusterName": "far", "version": ""})).then_some(())
+    })
+    .await;
+    road.unblock();
+    record_of(&federation, &path, &["far", "near"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kind_without_namespaces_has_cluster_records_and_a_namespace_one_of_its_own() {
     let federation = with_ns(&["one"]).await;
     let admin = federation.admin();
@@ -89,7 +109,7 @@ async fn a_kind_without_namespaces_has_cluster_records_and_a_namespace_one_of_it
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_may_not_be_written_holds_back_no_status() {
+async fn a_record_that_may_not_be_written_holds_back_no_status_but_a_finalizer_does() {
     let federation = with_ns(&["one"]).await;
     let admin = federation.admin();
     told(&federation, &format!("{TYPES}/federatednamespaces/ns"), "True").await;
@@ -111,4 +131,19 @@ async fn a_record_that_may_not_be_written_holds_back_no_status() {
     state_is(&federation, &path, "one", "").await;
     has(federation.member("one"), "a", "first").await;
     assert!(admin.get(&format!("{RECORDS}/configmap-a")).await.is_err_and(|e| e.is_not_found()));
+
+    // Without the right to hold an object nothing of it is put anywhere.
+    let mut rules = rules;
+    rules[0]["verbs"] = json!(["get", "list", "watch"]);
+    admin.merge(role, &json!({"rules": rules})).await.expect("changed");
+    eventually("they may not change objects", async || {
+        controllers.merge(&path, &json!({})).await.err()
+    })
+    .await;
+    let path = federate_configmap(&federation, "b").await;
+    event(&federation, "EnsureFinalizerError").await;
+    let object = admin.get(&path).await.expect("there");
+    assert_eq!(object["metadata"]["finalizers"], Value::Null);
+    let member = federation.member("one").admin();
+    assert!(member.get(&there("b")).await.is_err_and(|error| error.is_not_found()));
 }

@@ -57,7 +57,9 @@ impl Sync {
             // What is told already stands until the lanes are done: this comes again then.
             return Ok(());
         }
-        if plan.deleting && !pending && outcomes.is_empty() && versions.clusters.is_empty() {
+        let is_gone = outcomes.is_empty() && versions.clusters.is_empty();
+        // What is to be left needs no member: one that is away takes the mark off when it is back, since it is nobody's.
+        if plan.deleting && !pending && (is_gone || plan.orphan) {
             return match self.release(&object).await {
                 // A newer object is on its way to us.
                 Err(error) if error.is_conflict() => Ok(()),
@@ -65,11 +67,7 @@ impl Sync {
             };
         }
         let mut recording = Ok(());
-        if !plan.deleting
-            && recorded.as_ref() != Some(&versions)
-            && !pending
-            && !versions.clusters.values().any(String::is_empty)
-        {
+        if !plan.deleting && recorded.as_ref() != Some(&versions) && !pending {
             recording = self.record(key, &object, &versions, recorded.is_some()).await;
             match &recording {
                 Ok(()) => {
