@@ -22,6 +22,8 @@ mod chain;
 pub(crate) mod grants;
 pub(crate) mod lifecycle;
 mod matching;
+pub(crate) mod policies;
+pub(crate) mod quota;
 pub(crate) mod webhooks;
 
 pub(crate) use chain::Chain;

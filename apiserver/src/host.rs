@@ -28,11 +28,16 @@ use crate::registry::Registry;
 mod announcements;
 mod definitions;
 mod namespaces;
+mod params;
+mod policies;
+mod quotas;
 pub(crate) mod reviews;
 mod webhooks;
 
 pub(crate) use definitions::Definitions;
 pub(crate) use namespaces::{Namespaces, Phase};
+pub(crate) use params::Params;
+pub(crate) use quotas::Quotas;
 
 /// Where a cluster tells its extensions whom to trust.
 const TRUST: (&str, &str) = ("kube-system", "extension-apiserver-authentication");
@@ -108,8 +113,8 @@ impl Host {
             authorization,
             trust: Arc::default(),
             admission: Chain::new(core.clone(), Arc::clone(&namespaces)),
-            namespaces,
             definitions: Definitions::new(core.clone()),
+            namespaces,
             core,
             options,
         };
@@ -154,7 +159,15 @@ impl Host {
         }));
         let host = Arc::clone(self);
         tracker.spawn(token.clone().run_until_cancelled_owned(async move {
+            host.admission.quotas.follow().await;
+        }));
+        let host = Arc::clone(self);
+        tracker.spawn(token.clone().run_until_cancelled_owned(async move {
             webhooks::follow(host.core.clone(), &host.admission.webhooks).await;
+        }));
+        let host = Arc::clone(self);
+        tracker.spawn(token.clone().run_until_cancelled_owned(async move {
+            policies::follow(host.core.clone(), &host.admission.policies).await;
         }));
     }
 

@@ -405,7 +405,13 @@ fn rights_of_an_extension() -> Vec<Value> {
         json!({
             "apiVersion": RBAC, "kind": "ClusterRole", "metadata": {"name": EXTENSION},
             "rules": [
-                {"apiGroups": [""], "resources": ["namespaces"], "verbs": ["get", "list", "watch"]},
+                {"apiGroups": [""], "resources": ["namespaces", "resourcequotas"], "verbs": ["get", "list", "watch"]},
+                {"apiGroups": [""], "resources": ["resourcequotas/status"], "verbs": ["update"]},
+                {
+                    "apiGroups": ["admissionregistration.k8s.io"],
+                    "resources": ["validatingadmissionpolicies", "validatingadmissionpolicybindings"],
+                    "verbs": ["list", "watch"],
+                },
                 {"apiGroups": ["apiextensions.k8s.io"], "resources": ["customresourcedefinitions"], "verbs": ["list", "watch"]},
                 {"apiGroups": [""], "resources": ["services"], "verbs": ["get"]},
                 {

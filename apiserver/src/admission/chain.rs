@@ -4,30 +4,39 @@ use std::sync::Arc;
 
 use kubefed_apimachinery::status::Status;
 
+use super::policies::Policies;
 use super::webhooks::Webhooks;
 use super::{Operation, Review};
-use crate::host::Namespaces;
+use crate::host::{Namespaces, Quotas};
 use crate::registry::{Part, Route};
 
 /// Webhooks, policies and quotas of a host.
 pub(crate) struct Chain {
+    pub(crate) policies: Policies,
     pub(crate) webhooks: Webhooks,
+    pub(crate) quotas: Quotas,
 }
 
 impl Chain {
     pub(crate) fn new(host: kube::Client, namespaces: Arc<Namespaces>) -> Self {
-        Chain { webhooks: Webhooks::new(host, namespaces) }
+        Chain {
+            policies: Policies::new(host.clone(), Arc::clone(&namespaces)),
+            webhooks: Webhooks::new(host.clone(), namespaces),
+            quotas: Quotas::new(host),
+        }
     }
 
     /// Whether all of them know what there is in the host; until then they refuse what concerns them.
     pub(crate) fn is_ready(&self) -> bool {
-        self.webhooks.is_ready()
+        self.policies.is_ready() && self.webhooks.is_ready() && self.quotas.is_ready()
     }
 
     /// Whether any of them has a say in such writes. Each answers from a snapshot of its own, for it is asked at every
     /// write; one that does not know yet says yes.
     pub(crate) fn concerns(&self, route: &Route, part: Part, operation: Operation) -> bool {
-        self.webhooks.concerns(route, part, operation)
+        self.policies.concerns(route, part, operation)
+            || self.webhooks.concerns(route, part, operation)
+            || self.quotas.concerns(route, part, operation)
     }
 
     /// Those that may change the object: mutating webhooks.
@@ -38,6 +47,8 @@ impl Chain {
     /// Those that may only refuse: ValidatingAdmissionPolicies, then validating webhooks, then quotas, for what a quota
     /// counts is not to be refused any more.
     pub(crate) async fn validate(&self, review: &Review<'_>) -> Result<(), Status> {
-        self.webhooks.validate(review).await
+        self.policies.validate(review).await?;
+        self.webhooks.validate(review).await?;
+        self.quotas.charge(review).await
     }
 }

@@ -75,7 +75,6 @@ pub(crate) fn selects(selector: &Selector, object: Option<&Value>, old: Option<&
 }
 
 /// What a policy or a binding of one is about.
-#[allow(dead_code, reason = "for policies")]
 #[derive(Debug)]
 pub(crate) struct Matcher {
     rules: Vec<NamedRuleWithOperations>,
@@ -83,20 +82,32 @@ pub(crate) struct Matcher {
     equivalent: bool,
     pub(crate) namespaces: Selector,
     objects: Selector,
+    /// The rules without names of objects.
+    broad: Vec<NamedRuleWithOperations>,
 }
 
-#[allow(dead_code, reason = "for policies")]
 impl Matcher {
     /// # Errors
     /// What is wrong with a selector.
     pub(crate) fn new(resources: &MatchResources) -> Result<Self, String> {
+        let rules = resources.resource_rules.clone().unwrap_or_default();
+        let without_names = |rule: &NamedRuleWithOperations| NamedRuleWithOperations {
+            resource_names: None,
+            ..rule.clone()
+        };
         Ok(Matcher {
-            rules: resources.resource_rules.clone().unwrap_or_default(),
+            broad: rules.iter().map(without_names).collect(),
+            rules,
             excluded: resources.exclude_resource_rules.clone().unwrap_or_default(),
             equivalent: resources.match_policy.as_deref() != Some("Exact"),
             namespaces: selector(resources.namespace_selector.as_ref())?,
             objects: selector(resources.object_selector.as_ref())?,
         })
+    }
+
+    /// Whether it may be about such requests, whatever the name, the object and the namespace.
+    pub(crate) fn concerns(&self, asked: &Asked<'_>) -> bool {
+        self.broad.is_empty() || version(&self.broad, self.equivalent, asked).is_some()
     }
 
     /// The version in which it is about the request, as far as can be told without the namespace.
@@ -148,6 +159,8 @@ mod tests {
         let matcher = serde_json::from_value(resources).expect("MatchResources");
         let matcher = Matcher::new(&matcher).expect("it is well-formed");
         let object = json!({"metadata": {"labels": labels}});
+        let other = Asked { name: "other", ..asked };
+        assert!(matcher.concerns(&other) || matcher.version(&asked, Some(&object), None).is_none());
         matcher.version(&asked, Some(&object), None).map(|version| version.version.clone())
     }
 

@@ -1,0 +1,113 @@
+//! The host's ValidatingAdmissionPolicies and their bindings, followed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::admissionregistration::v1::{
+    ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
+};
+use kube::Resource;
+use kube::api::Api;
+use kube::runtime::watcher::{self, Event};
+use kube::runtime::{WatchStreamExt as _, reflector};
+
+use crate::admission::policies::{Binding, Bound, Policies, Policy};
+
+/// Policies that are compiled, by uid, each with the generation that it is of.
+type Compiled = HashMap<String, (i64, Arc<Policy>)>;
+
+/// Follows both, and puts in force what there is. Until both were read, no policy is known, and writes wait.
+pub(super) async fn follow(host: kube::Client, policies: &Policies) {
+    let (own, writer) = reflector::store();
+    let api: Api<ValidatingAdmissionPolicy> = Api::all(host.clone());
+    let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
+    let mut of_policies = reflector(writer, events).boxed();
+    let (bindings, writer) = reflector::store();
+    let api: Api<ValidatingAdmissionPolicyBinding> = Api::all(host);
+    let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
+    let mut of_bindings = reflector(writer, events).boxed();
+    let (mut policies_known, mut bindings_known) = (false, false);
+    let mut compiled = Compiled::new();
+    loop {
+        // Both are cancel-safe.
+        let changed = tokio::select! {
+            Some(event) = of_policies.next() => changes(event, &mut policies_known),
+            Some(event) = of_bindings.next() => changes(event, &mut bindings_known),
+            else => return,
+        };
+        if changed && policies_known && bindings_known {
+            let there = own.state();
+            let known = std::mem::take(&mut compiled);
+            let compiling = tokio::task::spawn_blocking(move || compile(&there, &known));
+            match compiling.await {
+                Ok(done) => compiled = done,
+                Err(error) => {
+                    tracing::error!(%error, "policies cannot be compiled; what was in force stays so");
+                    continue;
+                }
+            }
+            policies.publish(bound(&compiled, &bindings.state()));
+        }
+    }
+}
+
+/// Whether something is other than before.
+fn changes<K: Resource<DynamicType = ()>>(
+    event: Result<Event<K>, watcher::Error>,
+    known: &mut bool,
+) -> bool {
+    match event {
+        Ok(Event::Init | Event::InitApply(_)) => false,
+        Ok(Event::InitDone) => {
+            *known = true;
+            true
+        }
+        Ok(Event::Apply(_) | Event::Delete(_)) => *known,
+        // Before Kubernetes 1.30 there are none.
+        Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 404 => {
+            !std::mem::replace(known, true)
+        }
+        Err(error) => {
+            let kind = K::plural(&());
+            if *known {
+                tracing::debug!(%error, %kind, "not followed at the moment");
+            } else {
+                tracing::warn!(
+                    %error, %kind,
+                    "the host's policies cannot be read, and no write is taken until they are; \
+                     the server needs the rights to list and watch them"
+                );
+            }
+            false
+        }
+    }
+}
+
+/// Compiles the policies that are new, or of another generation.
+fn compile(there: &[Arc<ValidatingAdmissionPolicy>], known: &Compiled) -> Compiled {
+    let compiled = |policy: &Arc<ValidatingAdmissionPolicy>| {
+        let uid = policy.metadata.uid.clone().unwrap_or_default();
+        let generation = policy.metadata.generation.unwrap_or_default();
+        let done = match known.get(&uid) {
+            Some((of, done)) if *of == generation => Arc::clone(done),
+            _ => Arc::new(Policy::new(policy)),
+        };
+        (uid, (generation, done))
+    };
+    there.iter().map(compiled).collect()
+}
+
+/// Each policy with its bindings, in the order of their names.
+fn bound(compiled: &Compiled, bindings: &[Arc<ValidatingAdmissionPolicyBinding>]) -> Vec<Bound> {
+    let mut bindings: Vec<Arc<Binding>> =
+        bindings.iter().map(|binding| Arc::new(Binding::new(binding))).collect();
+    bindings.sort_by(|a, b| a.name.cmp(&b.name));
+    let with_bindings = |(_, policy): &(i64, Arc<Policy>)| Bound {
+        policy: Arc::clone(policy),
+        bindings: bindings.iter().filter(|it| it.policy == policy.name).cloned().collect(),
+    };
+    let mut bound: Vec<Bound> = compiled.values().map(with_bindings).collect();
+    bound.sort_by(|a, b| a.policy.name.cmp(&b.policy.name));
+    bound
+}
