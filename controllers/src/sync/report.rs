@@ -83,7 +83,12 @@ impl Sync {
                 Err(_) => {}
             }
         }
-        let apart = self.tell_apart(key, &object, &mut outcomes).await;
+        let apart = if plan.deleting {
+            // What it told goes with the object, and could not be made anew in a namespace that ends.
+            Ok(())
+        } else {
+            self.tell_apart(key, &object, &mut outcomes).await
+        };
         // Whoever waits for the status must not wait for these too.
         self.write_status(&object, plan, outcomes).await.and(recording).and(apart)
     }
