@@ -40,6 +40,28 @@ impl ApiResource {
     pub fn is_namespaced(&self) -> bool {
         self.scope == "Namespaced"
     }
+
+    /// Where its objects are, or the one of a name. The namespace is left out if they are in none.
+    pub fn path(&self, namespace: &str, name: &str) -> String {
+        let root = if self.group.is_empty() { "/api" } else { "/apis" };
+        let mut path = format!("{root}/{}", self.api_version());
+        if self.is_namespaced() {
+            path += &format!("/namespaces/{namespace}");
+        }
+        path += &format!("/{}", self.plural_name);
+        if !name.is_empty() {
+            path += &format!("/{name}");
+        }
+        path
+    }
+
+    /// The plural with the group behind it, as in the name of a config or a definition.
+    pub fn qualified_name(&self) -> String {
+        match self.group.as_str() {
+            "" => self.plural_name.clone(),
+            group => format!("{}.{group}", self.plural_name),
+        }
+    }
 }
 
 /// A config as the controllers read it, with what its names imply filled in.
@@ -294,6 +316,25 @@ fn validate_status(config: &Value) -> Vec<field::Error> {
     errors
 }
 
+/// The config that federates a target in a group and version, under the names that KubeFed gives.
+pub fn of_target(target: &ApiResource, group: &str, version: &str) -> Value {
+    let name = target.qualified_name();
+    let federated = ApiResource {
+        group: group.into(),
+        version: version.into(),
+        kind: format!("Federated{}", target.kind),
+        plural_name: format!("federated{}", target.plural_name),
+        // Federated namespaces live in the namespace that they federate.
+        scope: if name == NAMESPACES { "Namespaced".into() } else { target.scope.clone() },
+    };
+    json!({
+        "apiVersion": "core.kubefed.io/v1beta1",
+        "kind": "FederatedTypeConfig",
+        "metadata": {"name": name},
+        "spec": {"federatedType": federated, "propagation": "Enabled", "targetType": target},
+    })
+}
+
 /// The configs that a new control plane starts with: those of KubeFed's chart.
 pub fn defaults() -> Vec<Value> {
     [
@@ -310,26 +351,14 @@ pub fn defaults() -> Vec<Value> {
     ]
     .into_iter()
     .map(|(group, version, kind, scope)| {
-        let plural = plural_name(kind);
-        let name = if group.is_empty() { plural.clone() } else { format!("{plural}.{group}") };
-        let federated_scope = if kind == "Namespace" { "Namespaced" } else { scope };
-        let mut config = json!({
-            "apiVersion": "core.kubefed.io/v1beta1",
-            "kind": "FederatedTypeConfig",
-            "metadata": {"name": name},
-            "spec": {
-                "federatedType": {
-                    "group": TYPES_GROUP, "version": "v1beta1", "kind": format!("Federated{kind}"),
-                    "pluralName": format!("federated{plural}"), "scope": federated_scope,
-                },
-                "propagation": "Enabled",
-                "targetType": {"version": version, "kind": kind, "pluralName": plural, "scope": scope},
-            },
-        });
-        if !group.is_empty() {
-            config["spec"]["targetType"]["group"] = json!(group);
-        }
-        config
+        let target = ApiResource {
+            group: group.into(),
+            version: version.into(),
+            kind: kind.into(),
+            plural_name: plural_name(kind),
+            scope: scope.into(),
+        };
+        of_target(&target, TYPES_GROUP, "v1beta1")
     })
     .collect()
 }

@@ -85,12 +85,6 @@ async fn ours(host: &Cluster, namespace: &str) -> anyhow::Result<Vec<Value>> {
             }
         }
     }
-    wanted.sort_by_key(|object| match object["kind"].as_str() {
-        Some("Deployment" | "StatefulSet" | "CronJob") => 0,
-        Some("APIService") => 1,
-        Some("Namespace") => 3,
-        _ => 2,
-    });
     let mut found = Vec::new();
     for object in wanted {
         // Somebody else's that has the same name is not ours to delete.
@@ -102,6 +96,20 @@ async fn ours(host: &Cluster, namespace: &str) -> anyhow::Result<Vec<Value>> {
             found.push(object);
         }
     }
+    // And what was made when kinds were enabled.
+    for kind in ["APIService", "ClusterRole", "ClusterRoleBinding"] {
+        for object in manifests::all_of_ours(host, kind).await? {
+            if !found.iter().any(|known| manifests::path(known) == manifests::path(&object)) {
+                found.push(object);
+            }
+        }
+    }
+    found.sort_by_key(|object| match object["kind"].as_str() {
+        Some("Deployment" | "StatefulSet" | "CronJob") => 0,
+        Some("APIService") => 1,
+        Some("Namespace") => 3,
+        _ => 2,
+    });
     Ok(found)
 }
 

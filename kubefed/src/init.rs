@@ -12,7 +12,7 @@ use kubefed_apimachinery::{duration, names};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::rest::{self, Cluster, Error};
+use crate::rest::{Cluster, Error};
 use crate::say;
 
 mod certificates;
@@ -62,11 +62,8 @@ impl HostOptions {
         if let Some(why) = names::dns1123_label(&self.kubefed_namespace).first() {
             bail!("{:?} is no namespace (--kubefed-namespace): {why}", self.kubefed_namespace);
         }
-        let config = rest::kubeconfig(self.kubeconfig.as_deref())?;
-        let context = self.host_cluster_context.clone().or_else(|| config.current_context.clone());
-        let context = context
-            .context("the kubeconfig has no current context: give --host-cluster-context")?;
-        Cluster::connect(&config, &context).await
+        let context = self.host_cluster_context.as_deref();
+        Cluster::of_flags(self.kubeconfig.as_deref(), context).await
     }
 }
 
@@ -130,6 +127,7 @@ async fn objects(host: &Cluster, options: &Options) -> anyhow::Result<Vec<Value>
     let now = u64::try_from(jiff::Timestamp::now().as_second())?;
     let made = certificates::complete(namespace, options.overlay.has_etcd(), &known, now)?;
     let mut objects = manifests::render(options.overlay, namespace, options.image.as_deref())?;
+    objects.extend(other_groups(host, namespace, &objects).await?);
     let bundle = BASE64_STANDARD.encode(&made.ca);
     for object in objects.iter_mut().filter(|object| object["kind"] == "APIService") {
         object["spec"]["caBundle"] = json!(bundle);
@@ -137,6 +135,27 @@ async fn objects(host: &Cluster, options: &Options) -> anyhow::Result<Vec<Value>
     // Behind the namespace, before the pods that want them.
     objects.splice(1..1, made.secrets);
     Ok(objects)
+}
+
+/// What leads further groups to us, made when their kinds were enabled: it needs our certificate as well.
+async fn other_groups(
+    host: &Cluster,
+    namespace: &str,
+    known: &[Value],
+) -> anyhow::Result<Vec<Value>> {
+    let found = manifests::all_of_ours(host, "APIService").await?;
+    let others = found.into_iter().filter(|service| {
+        service["spec"]["service"]["namespace"] == namespace
+            && !known.iter().any(|known| manifests::path(known) == manifests::path(service))
+    });
+    let bare = |service: Value| {
+        json!({
+            "apiVersion": service["apiVersion"], "kind": service["kind"],
+            "metadata": {"name": service["metadata"]["name"], "labels": manifests::labels()},
+            "spec": service["spec"],
+        })
+    };
+    Ok(others.map(bare).collect())
 }
 
 /// Waits until nothing is missing.

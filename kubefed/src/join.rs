@@ -11,6 +11,7 @@ use kube::config::Kubeconfig;
 use kubefed_api::{SYSTEM_NAMESPACE, kubefedconfig};
 use serde_json::{Value, json};
 
+use crate::plane::DryRun;
 use crate::rest::{self, Cluster, Error};
 
 /// How long the member's token controller may take.
@@ -37,9 +38,8 @@ pub(crate) struct HostOptions {
     /// The context of the cluster; its name if left out
     #[arg(long)]
     pub(crate) cluster_context: Option<String>,
-    /// Say what would be done and do nothing
-    #[arg(long)]
-    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) dry_run: DryRun,
 }
 
 /// Flags of `join`.
@@ -65,7 +65,7 @@ pub(crate) struct UnjoinOptions {
     #[command(flatten)]
     host: HostOptions,
     /// Go on although the cluster cannot be reached
-    #[arg(long)]
+    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     force: bool,
 }
 
@@ -117,7 +117,14 @@ pub(crate) async fn join_in(config: Kubeconfig, options: &JoinOptions) -> anyhow
             ends.account
         );
     }
-    if options.host.dry_run {
+    let clusters = clusters(namespace);
+    let known = ends.host.find(&format!("{clusters}/{name}")).await.context("the federation")?;
+    if known.is_some() && options.error_on_existing {
+        bail!(
+            "the federation has a KubeFedCluster {namespace}/{name}: it was joined before (--error-on-existing=false takes it up)"
+        );
+    }
+    if options.host.dry_run.on {
         return Ok(());
     }
     tracing::info!(
@@ -127,8 +134,13 @@ pub(crate) async fn join_in(config: Kubeconfig, options: &JoinOptions) -> anyhow
     create_rights(&member, &ends, namespaced).await.with_context(|| format!("cluster {name}"))?;
     let (token, ca) = token(&member, &ends).await.with_context(|| format!("cluster {name}"))?;
     tracing::info!("Registering cluster {name:?} with the federation");
-    register(&ends, options, &member, &token, ca).await.context("the federation")?;
+    register(&ends, options, &member, known, &token, ca).await.context("the federation")?;
     Ok(())
+}
+
+/// Where the KubeFedClusters are.
+fn clusters(namespace: &str) -> String {
+    format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedclusters")
 }
 
 /// Whether the federation reaches only the namespace of its control plane.
@@ -218,12 +230,15 @@ async fn create_rights(member: &Cluster, ends: &Ends, namespaced: bool) -> Resul
     ];
     objects.extend(rights(ends, namespaced));
     for (path, object) in objects {
-        member
-            .apply(
-                &format!("{path}/{}", object["metadata"]["name"].as_str().unwrap_or("")),
-                &object,
-            )
-            .await?;
+        let path = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap_or(""));
+        // To which role a binding binds cannot be changed.
+        if object["roleRef"].is_object() {
+            let found = member.find(&path).await?;
+            if found.is_some_and(|found| found["roleRef"] != object["roleRef"]) {
+                member.delete(&path).await?;
+            }
+        }
+        member.apply(&path, &object).await?;
     }
     Ok(())
 }
@@ -253,12 +268,12 @@ async fn register(
     ends: &Ends,
     options: &JoinOptions,
     member: &Cluster,
+    known: Option<Value>,
     token: &str,
     ca: Option<String>,
 ) -> anyhow::Result<()> {
     let (namespace, name) = (&ends.namespace, &options.cluster_name);
-    let clusters = format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedclusters");
-    let known = ends.host.find(&format!("{clusters}/{name}")).await?;
+    let clusters = clusters(namespace);
     let known_secret = known
         .as_ref()
         .and_then(|known| known["spec"]["secretRef"]["name"].as_str())
@@ -326,10 +341,9 @@ pub(crate) async fn unjoin(options: &UnjoinOptions) -> anyhow::Result<()> {
     let ends =
         ends(name, &options.host, rest::kubeconfig(options.host.kubeconfig.as_deref())?).await?;
     let namespace = &ends.namespace;
-    let path =
-        format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedclusters/{name}");
+    let path = format!("{}/{name}", clusters(namespace));
     let cluster = ends.host.get(&path).await.context("the federation")?;
-    if options.host.dry_run {
+    if options.host.dry_run.on {
         return Ok(());
     }
     let cleaned = async {

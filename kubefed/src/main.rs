@@ -3,12 +3,21 @@
 use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 mod check;
+mod complete;
 mod deinit;
+mod disable;
+mod discovery;
+mod enable;
+mod federate;
 mod init;
 mod join;
+mod members;
+mod names;
+mod orphaning;
+mod plane;
 mod rest;
 mod up;
 
@@ -37,6 +46,15 @@ enum Command {
     Join(join::JoinOptions),
     /// Take a cluster out of the federation
     Unjoin(join::UnjoinOptions),
+    /// Federate a kind
+    Enable(enable::Options),
+    /// End the federation of a kind
+    Disable(disable::Options),
+    /// Make a federated object of a plain one
+    Federate(federate::Options),
+    /// Say whether members keep their objects when a federated object is deleted
+    #[command(subcommand)]
+    OrphaningDeletion(orphaning::Command),
     /// Say what is well and what is not
     Check(check::Options),
     /// Print the version
@@ -51,7 +69,18 @@ enum Command {
 #[tokio::main]
 async fn main() -> ExitCode {
     kubefed_certs::install_crypto_provider();
-    let cli = Cli::parse();
+    let mut arguments = std::env::args_os();
+    let name = names::Name::of(&arguments.next().unwrap_or_default());
+    let mut command = command(name);
+    if name == names::Name::KubectlComplete {
+        let words: Vec<String> =
+            arguments.map(|word| word.to_string_lossy().into_owned()).collect();
+        say(&complete::answer(command, &words));
+        return ExitCode::SUCCESS;
+    }
+    let parsed = command.get_matches_mut();
+    let cli =
+        Cli::from_arg_matches(&parsed).unwrap_or_else(|error| error.format(&mut command).exit());
     let level = match cli.verbosity {
         0 | 1 => "warn",
         2..=3 => "info",
@@ -63,31 +92,42 @@ async fn main() -> ExitCode {
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
         .init();
-    let outcome = match cli.command {
+    match run(cli.command, name).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The command line under the name that it was called by.
+fn command(name: names::Name) -> clap::Command {
+    Cli::command().bin_name(name.shown())
+}
+
+async fn run(command: Command, name: names::Name) -> anyhow::Result<()> {
+    match command {
         Command::Up(options) => up::up(options).await,
         Command::Down(options) => up::down(&options).await,
         Command::Init(options) => init::init(&options).await,
         Command::Deinit(options) => deinit::deinit(&options).await,
         Command::Join(options) => join::join(&options).await,
         Command::Unjoin(options) => join::unjoin(&options).await,
+        Command::Enable(options) => enable::enable(&options).await,
+        Command::Disable(options) => disable::disable(&options).await,
+        Command::Federate(options) => federate::federate(&options).await,
+        Command::OrphaningDeletion(command) => orphaning::run(&command).await,
         Command::Check(options) => check::check(&options).await,
         Command::Version => {
-            say(&format!("kubefed version: v{}", env!("CARGO_PKG_VERSION")));
+            say(&format!("{} version: {}", name.shown(), names::version()));
             Ok(())
         }
         Command::Completion { shell } => {
             let mut script = Vec::new();
-            clap_complete::generate(shell, &mut Cli::command(), "kubefed", &mut script);
+            clap_complete::generate(shell, &mut Cli::command(), name.file(), &mut script);
             say(String::from_utf8_lossy(&script).trim_end());
             Ok(())
-        }
-    };
-    match outcome {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            use std::io::Write as _;
-            let _nobody_reads = writeln!(std::io::stderr(), "error: {error:#}");
-            ExitCode::FAILURE
         }
     }
 }
@@ -97,6 +137,17 @@ fn say(line: &str) {
     use std::io::Write as _;
     let mut out = std::io::stdout();
     let _nobody_reads = writeln!(out, "{line}").and_then(|()| out.flush());
+}
+
+/// A line on standard error.
+fn complain(line: &str) {
+    use std::io::Write as _;
+    let _nobody_reads = writeln!(std::io::stderr(), "{line}");
+}
+
+/// A word on what may not be as the user thinks, as kubectl says it.
+fn warn(line: &str) {
+    complain(&format!("Warning: {line}"));
 }
 
 #[cfg(test)]
@@ -116,6 +167,44 @@ mod tests {
         let Command::Join(options) = cli.command else { panic!("not join") };
         assert_eq!(options.cluster_name, "cluster2");
         assert_eq!(options.host.host_cluster_context.as_deref(), Some("host-cluster"));
+    }
+
+    #[test]
+    fn kubefedctls_lines_are_understood() {
+        for line in [
+            "enable deployments.apps --federated-group fed.example.com --federated-version v1 --version v1 -o yaml",
+            "enable -f directive.yaml --dry-run",
+            "disable deployments.apps --delete-crd --version v1 --federated-group types.kubefed.io",
+            "disable deployments --dry-run=false --kubefed-namespace fed --host-cluster-context host",
+            "federate ns shop -c -t -s configmaps,apps --kubeconfig k",
+            "federate deployment web -n shop -o yaml",
+            "federate -f - --output=yaml",
+            "orphaning-deletion enable FederatedDeployment web -n shop --dry-run --kubefed-namespace fed",
+            "orphaning-deletion status fdeploy web --host-cluster-context host",
+            "join a --dry-run --secret-name s",
+            "unjoin a --force --dry-run=true",
+            "version",
+        ] {
+            let words = std::iter::once("kubefedctl").chain(line.split(' '));
+            assert!(Cli::try_parse_from(words).is_ok(), "{line}");
+        }
+        for line in [
+            "enable",
+            "enable deployments -f directive.yaml",
+            "enable deployments -o json",
+            "disable",
+            "disable deployments --version v1",
+            "disable deployments --federated-group types.kubefed.io",
+            "federate deployment",
+            "federate deployment web -f file",
+            "federate deployment web -t -o yaml",
+            "orphaning-deletion",
+            "orphaning-deletion enable fdeploy",
+        ] {
+            let words = std::iter::once("kubefedctl").chain(line.split(' '));
+            let Err(error) = Cli::try_parse_from(words) else { panic!("{line} is understood") };
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
     }
 
     #[test]

@@ -16,8 +16,11 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 const PAGE: usize = 500;
 
 /// A cluster, by a context of a kubeconfig.
+#[derive(Clone)]
 pub(crate) struct Cluster {
     client: Client,
+    /// The namespace of the context.
+    pub(crate) namespace: String,
     /// The cluster's entry in the kubeconfig.
     pub(crate) entry: kube::config::Cluster,
     /// PEM of the certificate that we show.
@@ -75,7 +78,20 @@ impl Cluster {
             .with_context(|| format!("context {context:?} can't be used"))?;
         let user = &config.auth_info;
         let certificate = pem(&user.client_certificate_data, &user.client_certificate);
-        Ok(Cluster { client: Client::try_from(config)?, entry, certificate })
+        let namespace = config.default_namespace.clone();
+        Ok(Cluster { client: Client::try_from(config)?, namespace, entry, certificate })
+    }
+
+    /// The cluster of a context of the kubeconfig at a path, both as flags give them or leave them out.
+    pub(crate) async fn of_flags(
+        path: Option<&std::path::Path>,
+        context: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let config = kubeconfig(path)?;
+        let context = context.map(str::to_owned).or_else(|| config.current_context.clone());
+        let context = context
+            .context("the kubeconfig has no current context: give --host-cluster-context")?;
+        Cluster::connect(&config, &context).await
     }
 
     /// PEM of the authorities that are trusted to speak for the cluster.
@@ -119,6 +135,11 @@ impl Cluster {
 
     pub(crate) async fn create(&self, path: &str, object: &Value) -> Result<Value, Error> {
         self.call(Method::POST, path, "application/json", Some(object)).await
+    }
+
+    /// Writes the whole object, which has the resource version that it takes the place of.
+    pub(crate) async fn replace(&self, path: &str, object: &Value) -> Result<Value, Error> {
+        self.call(Method::PUT, path, "application/json", Some(object)).await
     }
 
     pub(crate) async fn merge(&self, path: &str, patch: &Value) -> Result<Value, Error> {

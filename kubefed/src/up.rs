@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::join::{self, HostOptions, JoinOptions};
+use crate::plane::DryRun;
 use crate::rest::{self, Cluster};
 use crate::say;
 
@@ -165,7 +166,7 @@ fn join_options(name: &str, context: &str) -> JoinOptions {
             kubefed_namespace: SYSTEM_NAMESPACE.into(),
             host_cluster_name: None,
             cluster_context: Some(context.to_owned()),
-            dry_run: false,
+            dry_run: DryRun::default(),
         },
         secret_name: None,
         error_on_existing: false,

@@ -1,5 +1,6 @@
 //! Fixtures: whole servers in this process, on free ports of the loopback, with their own certificates.
 
+pub mod cli;
 pub mod control_plane;
 pub mod etcd;
 pub mod front;

@@ -9,6 +9,8 @@ use kubefed_apimachinery::decode;
 use kubefed_apimachinery::patch::json as json_patch;
 use serde_json::{Value, json};
 
+use crate::rest::{Cluster, Error};
+
 macro_rules! embed {
     ($($path:literal)*) => {
         &[$(($path, include_str!(concat!("../../../manifests/", $path)))),*]
@@ -173,6 +175,22 @@ pub(crate) fn path(object: &Value) -> String {
 /// The labels of what is ours.
 pub(crate) fn labels() -> Value {
     json!({PART_OF: "kubefed"})
+}
+
+/// The objects of a kind without namespaces that are ours, whoever of us has made them.
+pub(crate) async fn all_of_ours(host: &Cluster, kind: &str) -> Result<Vec<Value>, Error> {
+    let api_version = match kind {
+        "APIService" => "apiregistration.k8s.io/v1",
+        _ => "rbac.authorization.k8s.io/v1",
+    };
+    let mut found = host.list(&format!("/apis/{api_version}/{}", plural_name(kind))).await?;
+    found.retain(is_ours);
+    // Items of a list need not say what they are.
+    for object in &mut found {
+        object["apiVersion"] = json!(api_version);
+        object["kind"] = json!(kind);
+    }
+    Ok(found)
 }
 
 pub(crate) fn is_ours(object: &Value) -> bool {
