@@ -61,10 +61,7 @@ pub(crate) async fn disable(options: &Options) -> anyhow::Result<()> {
         None => None,
     };
     if let Some(config) = &config {
-        // Without a definition it is the config that keeps objects within reach.
-        if options.delete_crd || front != Front::Definitions {
-            refuse(&host, &front, config).await?;
-        }
+        refuse(&host, options, config).await?;
     }
     if options.plane.dry_run.on {
         return Ok(());
@@ -124,20 +121,28 @@ async fn generated(
 }
 
 /// Fails while there are objects that nobody could reach any longer.
-async fn refuse(host: &Cluster, front: &Front, config: &FederatedTypeConfig) -> anyhow::Result<()> {
+async fn refuse(
+    host: &Cluster,
+    options: &Options,
+    config: &FederatedTypeConfig,
+) -> anyhow::Result<()> {
     let federated = &config.federated;
-    let path = format!("/apis/{}/{}?limit=1", federated.api_version(), federated.plural_name);
-    let objects = host.find(&path).await.context("the federation")?;
-    let any = objects.is_some_and(|list| list["items"].as_array().is_some_and(|i| !i.is_empty()));
-    if !any {
+    let name = federated.qualified_name();
+    // Without a definition it is the config that our server serves objects by.
+    let defined = host.find(&format!("{CRDS}/{name}")).await.context("the host cluster")?;
+    if defined.is_some() && !options.delete_crd {
         return Ok(());
     }
-    let name = federated.qualified_name();
-    match front {
-        Front::Definitions => bail!(
+    let path = format!("/apis/{}/{}?limit=1", federated.api_version(), federated.plural_name);
+    let objects = host.find(&path).await.context("the federation")?;
+    if objects.is_none_or(|list| list["items"].as_array().is_none_or(Vec::is_empty)) {
+        return Ok(());
+    }
+    match defined {
+        Some(_) => bail!(
             "Cannot delete CRD {name:?} while resource instances exist. Please try again after removing the resource instances or without the '--delete-crd' option"
         ),
-        _ => bail!(
+        None => bail!(
             "Cannot delete {name:?} while resource instances exist: the FederatedTypeConfig is what serves them. Please try again after removing the resource instances, or set spec.propagation of the FederatedTypeConfig {:?} to Disabled",
             config.name
         ),

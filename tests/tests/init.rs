@@ -6,10 +6,11 @@ use std::process::{Child, Command, Output, Stdio};
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use kubefed_tests::cli::Kubefed;
 use kubefed_tests::control_plane::{ControlPlane, a_control_plane};
 use kubefed_tests::manifests::{documents, overlay};
-use kubefed_tests::widgets::{CRDS, condition};
-use kubefed_tests::{NAMESPACE, a_member, binary, eventually, federated_namespace};
+use kubefed_tests::widgets::{self, CRDS, condition, is_gone, widget, widgets};
+use kubefed_tests::{Cluster, NAMESPACE, a_member, binary, eventually, federated_namespace};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -22,6 +23,7 @@ const SECRETS: &[&str] = &[
 ];
 const TYPES: &str = "/apis/types.kubefed.io/v1beta1";
 const APISERVICES: &str = "/apis/apiregistration.k8s.io/v1/apiservices";
+const ROLES: &str = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
 /// The mark of an APIService that the host makes and keeps by itself.
 const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 
@@ -285,6 +287,61 @@ async fn serve(host: &ControlPlane, dir: &Path) -> Process {
     server
 }
 
+/// Federates a kind of the host that the federation does not ship, and then one that the host defines, in a group of its
+/// own; where a member has that at last.
+async fn enable_kinds_of_the_host(
+    host: &ControlPlane,
+    member: &Cluster,
+    files: &[PathBuf],
+) -> String {
+    let admin = host.admin();
+    let kubefed = Kubefed::new(files);
+    let context = "--host-cluster-context host-cluster";
+    let policies = "/apis/networking.k8s.io/v1/namespaces/test-namespace/networkpolicies";
+    let policy = json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"name": "closed"},
+        "spec": {"podSelector": {}, "policyTypes": ["Ingress"]},
+    });
+    admin.create(policies, &policy).await.expect("created");
+    let role = "kubefed-controller-manager:federatednetworkpolicies.types.kubefed.io";
+    assert_eq!(
+        kubefed.ok(&format!("federate netpol closed -n test-namespace -t {context}")).await,
+        format!(
+            "clusterrole.rbac.authorization.k8s.io/{role} created\nfederatedtypeconfig.core.kubefed.io/networkpolicies.networking.k8s.io created in namespace {NAMESPACE}\n"
+        )
+    );
+    let there = format!("{policies}/closed");
+    eventually("the member has the policy", async || member.admin().get(&there).await.ok()).await;
+    let refused = kubefed.fails(1, &format!("disable netpol {context}")).await;
+    assert!(refused.contains("while resource instances exist"), "{refused}");
+    let federated = format!("{TYPES}/namespaces/test-namespace/federatednetworkpolicies/closed");
+    admin.delete(&federated, &json!({})).await.expect("deleted");
+    is_gone(&admin, &federated).await;
+    let said = kubefed.ok(&format!("disable netpol {context}")).await;
+    let wanted = format!("clusterrole.rbac.authorization.k8s.io {role:?} deleted\n");
+    assert!(said.ends_with(&wanted), "{said}");
+
+    admin.create(CRDS, &widgets()).await.expect("a definition");
+    condition(&admin, "widgets.example.com", "Established", "True").await;
+    widgets::define(member, &widgets()).await;
+    let own = "enable widgets.example.com --federated-group fed.example.com";
+    assert_eq!(kubefed.ok(&format!("{own} --dry-run {context}")).await, "");
+    assert!(admin.get(&format!("{APISERVICES}/v1beta1.fed.example.com")).await.is_err());
+    let said = kubefed.ok(&format!("{own} {context}")).await;
+    let wanted = "apiservice.apiregistration.k8s.io/v1beta1.fed.example.com created\n";
+    assert!(said.ends_with(wanted), "{said}");
+    let widgets = "/apis/example.com/v1/namespaces/test-namespace/widgets";
+    admin.create(widgets, &widget("v1", "gear")).await.expect("created");
+    eventually("the host leads to the new group", async || {
+        let line = format!("federate widget gear -n test-namespace {context}");
+        (kubefed.run(&line, "").await.code == Some(0)).then_some(())
+    })
+    .await;
+    let there = format!("{widgets}/gear");
+    eventually("the member has the widget", async || member.admin().get(&there).await.ok()).await;
+    there
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_installed_federation_works_with_the_rights_that_it_is_given() {
     let Some(host) = a_control_plane().await else { return };
@@ -373,11 +430,28 @@ async fn an_installed_federation_works_with_the_rights_that_it_is_given() {
     .await;
     assert!(!log().contains("orbidden"), "{}", log());
 
+    let widget = enable_kinds_of_the_host(&host, &member, &files).await;
+    assert!(!log().contains("orbidden"), "{}", log());
+    let served = std::fs::read_to_string(dir.path().join("kubefed-apiserver.log"));
+    assert!(!served.as_ref().expect("a log").contains("orbidden"), "{served:?}");
+    let again = stdout(&kubefed(&files, &format!("{init} --dry-run")).await);
+    assert!(again.contains("v1beta1.fed.example.com"), "its certificate is seen to as well");
+
     stdout(&kubefed(&files, &format!("deinit {context} --delete-propagated --timeout 90s")).await);
     let gone = member.admin().get(settings).await;
     assert!(gone.is_err_and(|error| error.is_not_found()));
-    let home = admin.get(&format!("/api/v1/namespaces/{NAMESPACE}")).await;
-    assert!(home.is_err_and(|error| error.is_not_found()));
+    let rest = [
+        format!("/api/v1/namespaces/{NAMESPACE}"),
+        format!("{APISERVICES}/v1beta1.fed.example.com"),
+        format!("{ROLES}/kubefed-apiserver:v1beta1.fed.example.com"),
+        format!("{ROLES}/kubefed-controller-manager:federatedwidgets.fed.example.com"),
+    ];
+    for path in rest {
+        let gone = admin.get(&path).await;
+        assert!(gone.is_err_and(|error| error.is_not_found()), "{path}");
+    }
+    let gone = member.admin().get(&widget).await;
+    assert!(gone.is_err_and(|error| error.is_not_found()));
     // A namespace of the user stays.
     kubectl.ok("get namespace test-namespace", "").await;
     // And the host serves again what it defines.

@@ -14,7 +14,8 @@ fn defaults(binding: &mut Value) {
     {
         binding["roleRef"]["apiGroup"] = json!(GROUP);
     }
-    for subject in binding["subjects"].as_array_mut().into_iter().flatten() {
+    let subjects = binding.get_mut("subjects").and_then(Value::as_array_mut);
+    for subject in subjects.into_iter().flatten() {
         if subject["kind"] != "ServiceAccount"
             && subject["apiGroup"].as_str().is_none_or(str::is_empty)
             && subject.is_object()
@@ -48,4 +49,17 @@ fn validate_update(new: &Value, old: &Value) -> Vec<field::Error> {
         new["roleRef"].clone(),
         "cannot change roleRef",
     )]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_binding_may_have_no_subjects() {
+        let mut binding = json!({"roleRef": {"kind": "ClusterRole", "name": "view"}});
+        defaults(&mut binding);
+        assert_eq!(binding.get("subjects"), None);
+        assert_eq!(binding["roleRef"]["apiGroup"], "rbac.authorization.k8s.io");
+    }
 }
