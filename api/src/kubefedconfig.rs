@@ -304,6 +304,12 @@ impl HealthCheck {
     }
 }
 
+/// How long a cluster must be ready again, and how long away, before replicas are divided anew for that.
+pub fn cluster_delays(config: &Value) -> (Duration, Duration) {
+    let of = |field| duration_of(config, "controllerDuration", field);
+    (of("availableDelay"), of("unavailableDelay"))
+}
+
 /// Whether a feature is on: as said, or else by its default.
 pub fn gate(config: &Value, name: &str) -> bool {
     let gate = config["spec"]["featureGates"]

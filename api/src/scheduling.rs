@@ -7,6 +7,12 @@ use serde_json::{Value, json};
 
 use crate::{Kind, SCHEDULING_GROUP};
 
+pub mod planner;
+pub mod strategy;
+
+/// The federated kinds that a preference can be for.
+pub const TARGETS: &[&str] = &["FederatedDeployment", "FederatedReplicaSet"];
+
 /// Both kinds.
 pub fn definitions() -> Vec<Definition> {
     vec![preference(), strategy()]
@@ -39,7 +45,7 @@ fn preference() -> Definition {
                         "totalReplicas": {"type": "integer", "format": "int32", "minimum": 0, "description": "The replicas of all members together."},
                         "rebalance": {"type": "boolean", "description": "Whether running replicas may be moved."},
                         "intersectWithClusterSelector": {"type": "boolean", "description": "Whether only members that the object's cluster selector matches count."},
-                        "strategyName": {"type": "string", "description": "A ReplicaSchedulingStrategy that decides where weights leave a choice."},
+                        "strategyName": {"type": "string", "description": "A ReplicaSchedulingStrategy that divides in place of the weights."},
                         "clusters": {"type": "object", "description": "By member; * stands for those without an entry.", "additionalProperties": {
                             "type": "object",
                             "properties": {
@@ -59,15 +65,14 @@ fn preference() -> Definition {
 }
 
 fn validate_preference(preference: &Value) -> Vec<field::Error> {
-    const KINDS: &[&str] = &["FederatedDeployment", "FederatedReplicaSet"];
     let spec = &preference["spec"];
     let root = field::Path::root("spec");
     let mut errors = Vec::new();
-    if !KINDS.iter().any(|kind| spec["targetKind"] == *kind) {
+    if !TARGETS.iter().any(|kind| spec["targetKind"] == *kind) {
         errors.push(field::Error::not_supported(
             &root.child("targetKind"),
             spec["targetKind"].clone(),
-            KINDS,
+            TARGETS,
         ));
     }
     for (name, cluster) in spec["clusters"].as_object().into_iter().flatten() {
@@ -124,3 +129,6 @@ fn strategy() -> Definition {
     }
     .define()
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,8 @@
 use super::*;
 use crate::kubefedconfig::{self, HealthCheck, LeaderElection};
 use crate::propagatedversion::Versions;
+use crate::scheduling::planner::{self, Candidate, Preference};
+use crate::scheduling::strategy::{self, Strategy};
 use crate::status::Propagation;
 
 fn nonsense() -> Vec<Value> {
@@ -78,6 +80,10 @@ fn exercise(valid: &Value, object: &Value) {
         let config = FederatedTypeConfig::from_value(config).unwrap();
         let _an_override_may_not_fit = template::desired(object, &config, "cluster1", Some(object));
     }
+    let candidates = BTreeMap::from([("cluster1".to_owned(), Candidate::default())]);
+    let preference = Preference::of(object);
+    planner::plan(&preference, &candidates, "");
+    strategy::plan(&Strategy::of(object), &preference, &candidates, |_| Some(object), "");
     versions::template_hash(object);
     versions::overrides_hash(object);
     status::build(&object["status"], &Propagation::default(), "now");
