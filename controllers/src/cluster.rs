@@ -51,7 +51,10 @@ pub(crate) async fn run(control: Arc<Control>) {
         &control.federation,
         &clusters,
         without_managed_fields,
-        |key| changes.add(Change::Cluster(key.name.clone())),
+        |key| {
+            changes.add(Change::Cluster(key.name.clone()));
+            control.clusters_seen.send_replace(());
+        },
         &control.token,
     );
     let secrets = Source { query: NO_RELEASES.into(), ..of("v1", "secrets") };

@@ -16,6 +16,7 @@ use crate::client::Client;
 use crate::cluster::Token;
 use crate::events::Recorder;
 use crate::metrics::Metrics;
+use crate::sync::Federated;
 
 /// The members by name.
 pub(crate) type Members = HashMap<String, Arc<Member>>;
@@ -53,6 +54,8 @@ pub(crate) struct Control {
     /// The KubeFedConfig, or the defaults while there is none.
     pub(crate) config: watch::Receiver<Arc<Value>>,
     pub(crate) clusters: Cache<Value>,
+    /// Told whenever something of a cluster came, changed or went.
+    pub(crate) clusters_seen: watch::Sender<()>,
     /// Of each secret beside them its token.
     pub(crate) tokens: Cache<Token>,
     /// The members as they are joined now.
@@ -65,6 +68,8 @@ pub(crate) struct Control {
     pub(crate) namespaces_federated: AtomicBool,
     /// Told the name of a namespace whose placement changed, and none when any may have.
     pub(crate) placements: broadcast::Sender<Option<String>>,
+    /// What is synced, by federated kind.
+    pub(crate) syncs: watch::Sender<Arc<HashMap<String, Arc<Federated>>>>,
     pub(crate) events: Recorder,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) token: CancellationToken,

@@ -17,7 +17,7 @@ use crate::control::Control;
 use crate::events::Recorder;
 use crate::lease::{InHost, Lease};
 use crate::metrics::Metrics;
-use crate::{cluster, config, types};
+use crate::{cluster, config, scheduling, types};
 
 /// How long a new leader waits for the newest config.
 const RELOAD: Duration = Duration::from_millis(500);
@@ -85,12 +85,14 @@ pub async fn run(
         is_namespaced,
         config: configs,
         clusters: Cache::default(),
+        clusters_seen: watch::Sender::default(),
         tokens: Cache::default(),
         members: watch::Sender::default(),
         placeable: watch::Sender::default(),
         namespaces: Cache::default(),
         namespaces_federated: AtomicBool::new(false),
         placements: broadcast::Sender::new(PLACEMENTS),
+        syncs: watch::Sender::default(),
         events,
         metrics: Arc::clone(&metrics),
         token: leading.clone(),
@@ -100,6 +102,7 @@ pub async fn run(
     tracing::info!("Starting cluster controller");
     tracker.spawn(cluster::run(Arc::clone(&control)));
     tracker.spawn(types::run(Arc::clone(&control)));
+    tracker.spawn(scheduling::run(Arc::clone(&control)));
     tracker.spawn(config::follow(Arc::clone(&control), file, config));
     lease.hold(&leading).await;
     let lost = !token.is_cancelled();

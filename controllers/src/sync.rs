@@ -22,18 +22,20 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cache::{Cache, Key, Source, without_managed_fields};
+use crate::cache::{Key, Source, without_managed_fields};
 use crate::client::Error;
 use crate::control::{Control, path};
 use crate::queue::Queue;
 
 mod collection;
+mod federated;
 mod lane;
 mod plan;
 mod report;
 
 use collection::Collection;
 pub(crate) use collection::is_apart;
+pub(crate) use federated::Federated;
 use lane::Lane;
 use plan::Plan;
 
@@ -72,7 +74,7 @@ pub(crate) struct Sync {
     collection: Collection,
     /// The federated kind in lower case: the name of this controller in metrics.
     name: String,
-    federated: Cache<Value>,
+    federated: Arc<Federated>,
     lanes: RwLock<HashMap<String, Arc<Lane>>>,
     work: Mutex<HashMap<Key, Work>>,
     plans: Queue<Key>,
@@ -116,17 +118,18 @@ enum Learned {
 /// Runs until the kind is no longer synced; at its end nothing writes for it any longer.
 pub(crate) async fn run(
     control: Arc<Control>,
-    config: FederatedTypeConfig,
+    federated: Arc<Federated>,
     settings: Settings,
     token: CancellationToken,
 ) {
+    let config = federated.config.clone();
     let sync = Arc::new(Sync {
         control,
         name: config.federated.kind.to_lowercase(),
         collection: Collection::of(&config, settings),
         config,
         settings,
-        federated: Cache::default(),
+        federated,
         lanes: RwLock::default(),
         work: Mutex::default(),
         plans: Queue::default(),
@@ -153,11 +156,14 @@ impl Sync {
             path: path(&federated.api_version(), "", &federated.plural_name),
             ..Source::default()
         };
-        let follow = self.federated.follow(
+        let follow = self.federated.objects.follow(
             &self.control.federation,
             &source,
             without_managed_fields,
-            |key| self.plans.add(key.clone()),
+            |key| {
+                self.plans.add(key.clone());
+                self.federated.changed(key);
+            },
             &self.token,
         );
         let planners = futures::future::join_all((0..WORKERS).map(|_| self.plan_for_ever()));
@@ -226,9 +232,9 @@ impl Sync {
         loop {
             let keys = match placements.recv().await {
                 Ok(Some(_)) if !self.is_placed_by_namespace() => continue,
-                Ok(Some(namespace)) => self.federated.keys_in(&namespace),
+                Ok(Some(namespace)) => self.federated.objects.keys_in(&namespace),
                 // Some were missed: any may have changed.
-                Ok(None) | Err(RecvError::Lagged(_)) => self.federated.keys(),
+                Ok(None) | Err(RecvError::Lagged(_)) => self.federated.objects.keys(),
                 Err(RecvError::Closed) => return,
             };
             keys.into_iter().for_each(|key| self.plans.add(key));
@@ -295,7 +301,7 @@ impl Sync {
     }
 
     async fn plan_for_ever(&self) {
-        self.federated.wait_filled().await;
+        self.federated.objects.wait_filled().await;
         let mut placeable = self.control.placeable.subscribe();
         // The sender lives as long as we.
         let _known = placeable.wait_for(Option::is_some).await.is_ok();
@@ -316,7 +322,7 @@ impl Sync {
 
     /// Plans one object and hands it to the lanes.
     async fn plan(&self, key: &Key) -> Result<(), Error> {
-        let Some(object) = self.federated.get(key) else {
+        let Some(object) = self.federated.objects.get(key) else {
             self.work.lock().remove(key);
             // Whatever is still marked as ours there has no owner any longer: it is left, without the mark.
             self.lanes

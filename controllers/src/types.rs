@@ -19,7 +19,7 @@ use crate::cache::{Cache, Key, Source, without_managed_fields};
 use crate::client::Error;
 use crate::control::{Control, path};
 use crate::queue::Queue;
-use crate::sync::{self, Settings};
+use crate::sync::{self, Federated, Settings};
 
 const GROUP_VERSION: &str = "core.kubefed.io/v1beta1";
 const COMPONENT: &str = "federatedtypeconfig-controller";
@@ -32,13 +32,31 @@ struct Running {
 }
 
 struct RunningSync {
-    config: FederatedTypeConfig,
+    federated: Arc<Federated>,
     settings: Settings,
     token: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Running {
+    /// Tells what is synced, if that changed.
+    fn publish(&self, control: &Control) {
+        let by_kind = |sync: &RunningSync| {
+            (sync.federated.config.federated.kind.clone(), Arc::clone(&sync.federated))
+        };
+        let syncs: HashMap<String, Arc<Federated>> = self.syncs.values().map(by_kind).collect();
+        control.syncs.send_if_modified(|known| {
+            let same = known.len() == syncs.len()
+                && syncs.iter().all(|(kind, sync)| {
+                    known.get(kind).is_some_and(|known| Arc::ptr_eq(known, sync))
+                });
+            if !same {
+                *known = Arc::new(syncs);
+            }
+            !same
+        });
+    }
+
     /// Ends a sync; when this returns it writes no more.
     async fn stop(&mut self, key: &Key) {
         if let Some(sync) = self.syncs.remove(key) {
@@ -77,7 +95,9 @@ pub(crate) async fn run(control: Arc<Control>) {
                 cache.keys().into_iter().for_each(|key| queue.add(key));
             }
             let config = cache.get(&key);
-            match reconcile(&control, &mut running, &key, config.as_deref()).await {
+            let reconciled = reconcile(&control, &mut running, &key, config.as_deref()).await;
+            running.publish(&control);
+            match reconciled {
                 Ok(()) => queue.done(&key),
                 // A newer config is on its way to us.
                 Err(error) if error.is_conflict() => queue.done(&key),
@@ -205,7 +225,7 @@ async fn reconcile(
     });
     let runs_as = |wanted: &FederatedTypeConfig| {
         let sync = running.syncs.get(key);
-        sync.is_some_and(|sync| sync.config == *wanted && sync.settings == settings)
+        sync.is_some_and(|sync| sync.federated.config == *wanted && sync.settings == settings)
     };
     match parsed {
         None => running.stop(key).await,
@@ -213,9 +233,11 @@ async fn reconcile(
         Some(wanted) => {
             running.stop(key).await;
             let token = control.token.child_token();
-            let sync = sync::run(Arc::clone(control), wanted.clone(), settings, token.clone());
+            let federated = Arc::new(Federated::new(wanted));
+            let (control_of_task, objects) = (Arc::clone(control), Arc::clone(&federated));
+            let sync = sync::run(control_of_task, objects, settings, token.clone());
             let task = control.tracker.spawn(sync);
-            let sync = RunningSync { config: wanted, settings, token, task };
+            let sync = RunningSync { federated, settings, token, task };
             running.syncs.insert(key.clone(), sync);
         }
     }
@@ -261,7 +283,7 @@ async fn set_finalizers(
 
 async fn tell(control: &Control, config: &Value, sync: Option<&RunningSync>) -> Result<(), Error> {
     let state = |runs: bool| if runs { "Running" } else { "NotRunning" };
-    let apart = sync.is_some_and(|sync| sync::is_apart(&sync.config, sync.settings));
+    let apart = sync.is_some_and(|sync| sync::is_apart(&sync.federated.config, sync.settings));
     let status = json!({
         "observedGeneration": config["metadata"]["generation"],
         "propagationController": state(sync.is_some()),

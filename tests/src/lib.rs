@@ -84,6 +84,14 @@ pub async fn a_member_with(change: impl FnOnce(&mut Config)) -> Cluster {
     parts.cluster(server)
 }
 
+/// A member in which nothing happens by itself: what its controllers would write, the test writes.
+pub async fn a_still_member() -> Cluster {
+    let parts = Parts::new();
+    let config = parts.config(kinds::cluster(), None);
+    let server = Server::start(config, parts.token.clone()).await.expect("the member starts");
+    parts.cluster(server)
+}
+
 struct Parts {
     dir: TempDir,
     authority: Authority,

@@ -179,7 +179,7 @@ impl Lane {
     async fn reconcile_for_ever(&self) {
         let Some(sync) = self.sync.upgrade() else { return };
         // Before that an object that is not there could not be told from one that is gone.
-        sync.federated.wait_filled().await;
+        sync.federated.objects.wait_filled().await;
         let mut ready = self.member.ready.subscribe();
         if ready.wait_for(|ready| !matches!(ready, Readiness::Unknown)).await.is_err() {
             return;
@@ -270,7 +270,7 @@ impl Lane {
             (planned, work.and_then(|work| work.versions.clusters.get(cluster).cloned()))
         };
         let planned = planned.as_ref();
-        if planned.is_none() && sync.federated.get(key).is_some() {
+        if planned.is_none() && sync.federated.objects.get(key).is_some() {
             // The planner comes to it and back to us.
             return Ok(());
         }

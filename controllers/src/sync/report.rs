@@ -30,7 +30,7 @@ impl Sync {
     }
 
     async fn report(&self, key: &Key) -> Result<(), Error> {
-        let Some(object) = self.federated.get(key) else { return Ok(()) };
+        let Some(object) = self.federated.objects.get(key) else { return Ok(()) };
         let (planned, mut outcomes, versions, recorded, pending) = {
             let work = self.work.lock();
             let Some(work) = work.get(key) else { return Ok(()) };
