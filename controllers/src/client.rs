@@ -39,7 +39,7 @@ const TOKEN_AGE: Duration = Duration::from_secs(60);
 /// Metadata alone, for lists and watches.
 pub const METADATA_LIST: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 pub const METADATA: &str = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
-const JSON: &str = "application/json";
+pub(crate) const JSON: &str = "application/json";
 
 /// Why a request failed.
 #[derive(Debug, thiserror::Error)]

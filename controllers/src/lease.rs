@@ -12,18 +12,22 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Client, Error};
+use crate::client::{Client, Error, JSON};
 
 /// The lock of the controller managers, as KubeFed calls it.
 const NAME: &str = "kubefed-controller-manager";
 /// The end of a process does not wait longer than this for the federation to take its lease back.
 const RELEASE: Duration = Duration::from_secs(2);
+/// The pause after a try that failed: a server that was killed has a successor at once, and the deadline is near.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Where the Lease is kept.
 pub(crate) trait Keeper: Send + Sync {
     fn get(&self) -> impl Future<Output = Result<Value, Error>> + Send;
     fn create(&self, lease: &Value) -> impl Future<Output = Result<Value, Error>> + Send;
     fn replace(&self, lease: &Value) -> impl Future<Output = Result<Value, Error>> + Send;
+    /// Waits until somebody has written since `seen`; for ever if that cannot be followed.
+    fn changed(&self, seen: &Value) -> impl Future<Output = ()> + Send;
 }
 
 /// The host's API server as the keeper.
@@ -51,6 +55,20 @@ impl Keeper for InHost {
     async fn replace(&self, lease: &Value) -> Result<Value, Error> {
         self.client.replace(&format!("{}/{NAME}", self.path), lease).await
     }
+
+    async fn changed(&self, seen: &Value) {
+        let version = seen["metadata"]["resourceVersion"].as_str().unwrap_or("");
+        // By name: our rights are for this one.
+        let query = format!("&fieldSelector=metadata.name%3D{NAME}");
+        if let Ok(mut watch) = self.client.watch(&self.path, &query, JSON, version).await {
+            while let Some(Ok(event)) = watch.next().await {
+                if matches!(event["type"].as_str(), Some("ADDED" | "MODIFIED" | "DELETED")) {
+                    return;
+                }
+            }
+        }
+        std::future::pending().await
+    }
 }
 
 /// What a try came to.
@@ -68,7 +86,7 @@ pub(crate) struct Lease<K> {
     timing: LeaderElection,
     /// The Lease as we wrote it last.
     ours: Option<Value>,
-    /// What another's Lease says, and since when it has said so.
+    /// Another's Lease, and since when its spec has been so.
     observed: Option<(Value, Instant)>,
     /// When we asked for what we hold.
     renewed: Instant,
@@ -83,33 +101,66 @@ impl<K: Keeper> Lease<K> {
     pub(crate) async fn acquire(&mut self) {
         loop {
             let asked = Instant::now();
-            match self.try_hold().await {
+            let pause = match self.try_hold().await {
                 Ok(Held::ByUs) if asked.elapsed() < self.timing.renew => {
                     self.renewed = asked;
                     return;
                 }
-                Ok(_) => {}
-                Err(error) => tracing::warn!(%error, "the lease cannot be asked for"),
+                Ok(Held::ByAnother) => self.timing.retry.mul_f64(jitter()).min(self.lasts_for()),
+                Ok(_) => self.again(),
+                Err(error) => {
+                    tracing::warn!(%error, "the lease cannot be asked for");
+                    self.again()
+                }
+            };
+            // Who follows it knows at once of a renewal, from which its time counts anew, and of a release.
+            let changed = async {
+                match &self.observed {
+                    Some((lease, _)) => self.keeper.changed(lease).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = changed => {}
+                () = tokio::time::sleep(pause) => {}
             }
-            tokio::time::sleep(self.timing.retry.mul_f64(jitter())).await;
         }
+    }
+
+    /// How long another's Lease lasts if it is not renewed.
+    fn lasts_for(&self) -> Duration {
+        let Some((lease, since)) = &self.observed else { return self.timing.lease };
+        self.duration_of(lease).saturating_sub(since.elapsed())
+    }
+
+    fn duration_of(&self, lease: &Value) -> Duration {
+        let seconds = lease["spec"]["leaseDurationSeconds"].as_u64();
+        seconds.map_or(self.timing.lease, Duration::from_secs)
+    }
+
+    /// The pause after a try that failed.
+    fn again(&self) -> Duration {
+        self.timing.retry.min(AGAIN).mul_f64(jitter())
     }
 
     /// Renews until `token` is cancelled; cancels it when the lease is lost. Every writer obeys the token, and what we
     /// asked for outlasts the renewal deadline by what a last write may take.
     pub(crate) async fn hold(&mut self, token: &CancellationToken) {
+        let mut pause = self.timing.retry;
         loop {
             tokio::select! {
                 () = token.cancelled() => return,
-                () = tokio::time::sleep(self.timing.retry.min(self.left())) => {}
+                () = tokio::time::sleep(pause.min(self.left())) => {}
             }
-            let (asked, left) = (Instant::now(), self.left());
+            // A try that hangs, as one that an etcd without a leader has, must leave time for another.
+            let (asked, limit) = (Instant::now(), self.left() / 2);
             let tried = tokio::select! {
                 () = token.cancelled() => return,
-                tried = tokio::time::timeout(left, self.try_hold()) => tried,
+                tried = tokio::time::timeout(limit, self.try_hold()) => tried,
             };
+            pause = self.again();
             match tried {
-                Ok(Ok(Held::ByUs)) => self.renewed = asked,
+                Ok(Ok(Held::ByUs)) => (self.renewed, pause) = (asked, self.timing.retry),
                 Ok(Ok(Held::ByAnother)) => {
                     tracing::error!("leader election lost: another holds the lease");
                     token.cancel();
@@ -182,15 +233,13 @@ impl<K: Keeper> Lease<K> {
 
     /// Whether another's Lease was given back, or has run out while we watched.
     fn may_take(&mut self, lease: &Value) -> bool {
-        let spec = &lease["spec"];
         let since = match &self.observed {
-            Some((seen, since)) if seen == spec => *since,
+            Some((seen, since)) if seen["spec"] == lease["spec"] => *since,
             _ => Instant::now(),
         };
-        self.observed = Some((spec.clone(), since));
-        let lasts =
-            spec["leaseDurationSeconds"].as_u64().map_or(self.timing.lease, Duration::from_secs);
-        spec["holderIdentity"].as_str().is_none_or(str::is_empty) || since.elapsed() >= lasts
+        self.observed = Some((lease.clone(), since));
+        let is_free = lease["spec"]["holderIdentity"].as_str().is_none_or(str::is_empty);
+        is_free || since.elapsed() >= self.duration_of(lease)
     }
 
     /// The Lease with us as its holder.
