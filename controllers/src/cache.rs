@@ -113,16 +113,19 @@ impl<T> Cache<T> {
         changed: impl Fn(&Key),
     ) {
         let mut pause = FIRST_PAUSE;
+        // What has been seen; where the next watch goes on.
         let mut from = None;
         loop {
             let (began, watched) = (Instant::now(), from.is_some());
-            let outcome = match from.take() {
-                None => self.fill(client, source, &keep, &changed).await,
+            let outcome = match &mut from {
+                None => {
+                    let filled = self.fill(client, source, &keep, &changed).await;
+                    filled.map(|version| from = Some(version))
+                }
                 Some(from) => self.watch(client, source, from, &keep, &changed).await,
             };
             match outcome {
-                Ok(next) => {
-                    from = Some(next);
+                Ok(()) => {
                     if began.elapsed() > LAST_PAUSE || !watched {
                         pause = FIRST_PAUSE;
                     } else {
@@ -132,6 +135,11 @@ impl<T> Cache<T> {
                     }
                 }
                 Err(error) => {
+                    // A server that cannot be reached, or is just starting, says nothing of what has been seen: another
+                    // goes on from there, and not everybody lists everything anew.
+                    if !error.is_outage() {
+                        from = None;
+                    }
                     if !error.is_expired() {
                         tracing::warn!(path = source.path, %error, "cannot be followed now");
                         tokio::time::sleep(pause).await;
@@ -164,16 +172,17 @@ impl<T> Cache<T> {
         Ok(version)
     }
 
+    /// Watches until that ends; `from` is where it went on, and then where it ended.
     async fn watch(
         &self,
         client: &Client,
         source: &Source,
-        mut from: String,
+        from: &mut String,
         keep: impl Fn(Value) -> T,
         changed: impl Fn(&Key),
-    ) -> Result<String, Error> {
+    ) -> Result<(), Error> {
         let accept = if source.metadata { METADATA } else { "application/json" };
-        let mut watch = client.watch(&source.path, &source.query, accept, &from).await?;
+        let mut watch = client.watch(&source.path, &source.query, accept, from).await?;
         while let Some(event) = watch.next().await {
             let Ok(mut event) = event else { break };
             let object = event["object"].take();
@@ -184,7 +193,7 @@ impl<T> Cache<T> {
                 }
                 Some(kind) => {
                     if let Some(version) = object["metadata"]["resourceVersion"].as_str() {
-                        version.clone_into(&mut from);
+                        version.clone_into(from);
                     }
                     let key = Key::of(&object);
                     match kind {
@@ -201,6 +210,6 @@ impl<T> Cache<T> {
                 None => {}
             }
         }
-        Ok(from)
+        Ok(())
     }
 }
