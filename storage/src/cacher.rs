@@ -20,6 +20,7 @@ use crate::object::Object;
 use crate::{Revision, Store};
 
 mod follow;
+mod history;
 mod ring;
 mod watcher;
 
@@ -123,6 +124,8 @@ pub struct Cacher {
     progress: watch::Sender<Revision>,
     /// Wakes the watchers: the ring has changed.
     changed: watch::Sender<()>,
+    /// Held while the history is read: who comes meanwhile most likely finds what it wants then.
+    reaching_back: tokio::sync::Mutex<()>,
     /// The number of the last question for the current revision, and the answer.
     question: tokio::sync::Mutex<(u64, Revision)>,
     tickets: AtomicU64,
@@ -149,6 +152,7 @@ impl Cacher {
             ring: RwLock::default(),
             progress: watch::Sender::new(0),
             changed: watch::Sender::default(),
+            reaching_back: tokio::sync::Mutex::default(),
             question: tokio::sync::Mutex::default(),
             tickets: AtomicU64::new(1),
             known: AtomicU64::new(0),

@@ -7,7 +7,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 
 use super::ring::Change;
 use super::{Cacher, Objects, State};
-use crate::{Batch, Error, EventKind, Range, Revision};
+use crate::object::Object;
+use crate::{Batch, Error, Event, EventKind, Range, Revision};
 
 /// How many entries are read from the store at a time.
 const PAGE: usize = 1000;
@@ -108,6 +109,17 @@ async fn watch(cacher: &Cacher, from: Revision) -> Result<(), Error> {
     }
 }
 
+/// The object that an event leaves. To readers one whose bytes can't be read is gone, now as after a restart.
+pub(super) fn object_after(cacher: &Cacher, event: &Event) -> Option<Arc<Object>> {
+    let read = match event.kind {
+        EventKind::Delete => return None,
+        EventKind::Put => cacher.build(&event.entry),
+    };
+    read.inspect_err(|error| tracing::error!(key = %event.entry.key, %error, "passed over"))
+        .ok()
+        .map(Arc::new)
+}
+
 /// Takes a batch into ring and state, and wakes who waits.
 fn take_in(cacher: &Cacher, batch: Batch) {
     let state = cacher.state.load_full();
@@ -115,22 +127,12 @@ fn take_in(cacher: &Cacher, batch: Batch) {
     let mut objects = state.objects.clone();
     let mut changes = Vec::with_capacity(batch.events.len());
     for event in batch.events {
-        let entry = event.entry;
-        let object = match event.kind {
-            EventKind::Delete => None,
-            // To readers an object whose bytes can't be read is gone, now as after a restart.
-            EventKind::Put => cacher
-                .build(&entry)
-                .inspect_err(|error| tracing::error!(key = %entry.key, %error, "passed over"))
-                .ok()
-                .map(Arc::new),
+        let object = object_after(cacher, &event);
+        let previous = match &object {
+            Some(object) => objects.insert(Arc::clone(&object.key), Arc::clone(object)),
+            None => objects.remove(cacher.relative(&event.entry.key)),
         };
-        if let Some(object) = object {
-            let previous = objects.insert(Arc::clone(&object.key), Arc::clone(&object));
-            changes.push(Change::put(object, previous));
-        } else if let Some(previous) = objects.remove(cacher.relative(&entry.key)) {
-            changes.push(Change::delete(previous, entry.mod_revision));
-        }
+        changes.extend(Change::of(object, previous, event.entry.mod_revision));
     }
     let changed = !changes.is_empty();
     if changed {

@@ -50,6 +50,20 @@ pub(super) struct Change {
 }
 
 impl Change {
+    /// What an event is to readers: the object after it and the one before, as far as they can be read. `None` if it is
+    /// nothing to them.
+    pub(super) fn of(
+        object: Option<Arc<Object>>,
+        previous: Option<Arc<Object>>,
+        revision: Revision,
+    ) -> Option<Arc<Self>> {
+        match (object, previous) {
+            (Some(object), previous) => Some(Change::put(object, previous)),
+            (None, Some(previous)) => Some(Change::delete(previous, revision)),
+            (None, None) => None,
+        }
+    }
+
     /// The object was created or replaced.
     pub(super) fn put(object: Arc<Object>, previous: Option<Arc<Object>>) -> Arc<Self> {
         Arc::new(Change {
@@ -79,7 +93,7 @@ impl Change {
     }
 
     /// The bytes that are no part of the newest state.
-    fn bytes(&self) -> usize {
+    pub(super) fn bytes(&self) -> usize {
         let previous = self.previous.as_ref().map_or(0, |previous| previous.size());
         if self.deleted { previous + self.object.size() } else { previous }
     }
@@ -102,7 +116,8 @@ pub(super) struct Ring {
 impl Ring {
     /// Begins anew after a list at `revision`.
     pub(super) fn reset(&mut self, revision: Revision) {
-        self.first += self.changes.len() as u64;
+        // With numbers left for the history before it.
+        self.first += (self.changes.len() + self.limits.most) as u64;
         self.changes.clear();
         self.bytes = 0;
         self.oldest = revision;
@@ -139,6 +154,23 @@ impl Ring {
         if self.changes.capacity() > 4 * needed {
             self.changes.shrink_to(2 * needed);
         }
+    }
+
+    /// Whether so many changes and bytes of the history have room before the first one. Half of the ring is for what is
+    /// to come, which would drive them out again.
+    pub(super) fn has_room_for(&self, changes: usize, bytes: usize) -> bool {
+        let Limits { most, bytes: most_bytes, .. } = self.limits;
+        self.changes.len() + changes <= most / 2 && self.bytes + bytes <= most_bytes / 2
+    }
+
+    /// Puts all changes after the revision `from` before the first one.
+    pub(super) fn prepend(&mut self, from: Revision, history: Vec<Arc<Change>>, now: Instant) {
+        for change in history.into_iter().rev().filter(|change| change.revision <= self.oldest) {
+            self.bytes += change.bytes();
+            self.first -= 1;
+            self.changes.push_front((now, change));
+        }
+        self.oldest = from;
     }
 
     /// The revision after which watches can begin.

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::ring::Limits;
 use super::*;
-use crate::Commit;
+use crate::{Batch, Commit, EventKind};
 
 mod faulty;
 mod model;
@@ -266,6 +266,105 @@ async fn a_watcher_that_is_too_slow_is_cut() {
     let error = fixture.watch(WatchFrom::After(bookmark.revision), None).await.err().unwrap();
     assert!(matches!(error, Error::Expired { .. }), "{error}");
     assert!(fixture.watch(WatchFrom::After(last - 8), None).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_watch_from_before_the_cache_goes_on_from_the_stores_history() {
+    let fixture = fixture();
+    fixture.put("ns/gone", 1, "red").await;
+    let seen = fixture.put("ns/a", 1, "red").await;
+    fixture.put("ns/a", 2, "red").await;
+    fixture.delete("ns/gone").await.unwrap();
+    fixture.put_elsewhere().await;
+    fixture.put("ns/b", 3, "blue").await;
+    fixture.put("ns/a", 4, "blue").await;
+    let last = fixture.put_elsewhere().await;
+    fixture.cacher.get("ns/a", At::NotOlderThan(last)).await.unwrap();
+    // As a server that has just been started.
+    fixture.cacher.ring.write().reset(last);
+    let mut all = fixture.watch(WatchFrom::After(seen), None).await.unwrap();
+    let mut some = fixture.watch(WatchFrom::After(seen), Some(red())).await.unwrap();
+    fixture.put("ns/a", 5, "red").await;
+    let events = async |watcher: &mut Watcher, count: usize| {
+        let mut seen = Vec::new();
+        while seen.len() < count {
+            let event = watcher.next().await.unwrap();
+            let object = event.object.expect("no bookmark yet");
+            seen.push((event.kind, object.key.to_string(), round(&object)));
+        }
+        seen
+    };
+    let told = |kind, key: &str, round| (kind, key.to_owned(), round);
+    use EventType::{Added, Deleted, Modified};
+    let wanted = [
+        told(Modified, "ns/a", 2),
+        told(Deleted, "ns/gone", 1),
+        told(Added, "ns/b", 3),
+        told(Modified, "ns/a", 4),
+        told(Modified, "ns/a", 5),
+    ];
+    assert_eq!(events(&mut all, 5).await, wanted);
+    let wanted = [
+        told(Modified, "ns/a", 2),
+        told(Deleted, "ns/gone", 1),
+        told(Deleted, "ns/a", 2),
+        told(Added, "ns/a", 5),
+    ];
+    assert_eq!(events(&mut some, 4).await, wanted);
+    // The past can be listed from there too, and nobody has asked the store twice.
+    assert_eq!(fixture.keys(At::Exact(seen)).await, ["ns/a", "ns/gone"]);
+    assert!(fixture.watch(WatchFrom::After(seen), None).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_watch_from_before_the_cache_of_a_quiet_kind_goes_on() {
+    let fixture = fixture();
+    let seen = fixture.put("ns/a", 1, "red").await;
+    let last = fixture.put_elsewhere().await;
+    fixture.cacher.get("ns/a", At::NotOlderThan(last)).await.unwrap();
+    fixture.cacher.ring.write().reset(last);
+    let mut watcher = fixture.watch(WatchFrom::After(seen), None).await.unwrap();
+    assert!(watcher.next().now_or_never().is_none());
+    let next = fixture.put("ns/a", 2, "red").await;
+    assert_eq!(watcher.next().await.unwrap().revision, next);
+}
+
+#[tokio::test]
+async fn a_watch_from_before_a_compaction_is_told_to_list_anew() {
+    let fixture = fixture();
+    let seen = fixture.put("ns/a", 1, "red").await;
+    fixture.put("ns/a", 2, "red").await;
+    let last = fixture.put("ns/a", 3, "red").await;
+    fixture.cacher.get("ns/a", At::NotOlderThan(last)).await.unwrap();
+    fixture.cacher.ring.write().reset(last);
+    fixture.store.compact(last).await.unwrap();
+    let error = fixture.watch(WatchFrom::After(seen), None).await.err().unwrap();
+    assert!(matches!(error, Error::Expired { .. }), "{error}");
+    assert!(fixture.watch(WatchFrom::After(last), None).await.is_ok());
+}
+
+#[tokio::test]
+async fn a_change_is_not_told_if_a_compaction_took_what_was_there_before() {
+    let fixture = fixture();
+    let event = |kind, created, previous: bool| {
+        let entry = |created, revision| crate::Entry {
+            key: format!("{PREFIX}ns/a").into(),
+            value: value("ns/a", 1, "red").into(),
+            create_revision: created,
+            mod_revision: revision,
+        };
+        let previous = previous.then(|| entry(1, 8));
+        Batch {
+            revision: 9,
+            events: vec![crate::Event { kind, entry: entry(created, 9), previous }],
+        }
+    };
+    let tells = |batch| history::History::default().take_in(&fixture.cacher, batch).is_some();
+    assert!(!tells(event(EventKind::Put, 1, false)));
+    assert!(!tells(event(EventKind::Delete, 0, false)));
+    assert!(tells(event(EventKind::Put, 9, false)));
+    assert!(tells(event(EventKind::Put, 1, true)));
+    assert!(tells(event(EventKind::Delete, 0, true)));
 }
 
 #[tokio::test]

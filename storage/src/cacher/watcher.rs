@@ -91,10 +91,16 @@ impl Cacher {
     /// Begins a watch.
     ///
     /// # Errors
-    /// [`Error::Expired`] if it is to begin where the ring no longer reaches.
+    /// [`Error::Expired`] if it is to begin where neither the ring nor the store's history reaches.
     pub async fn watch(self: &Arc<Self>, query: WatchQuery) -> Result<Watcher, Error> {
+        let mut reached_back = false;
         loop {
             let (initial, seen) = self.beginning(&query).await?;
+            if let WatchFrom::After(_) = query.from
+                && !std::mem::replace(&mut reached_back, true)
+            {
+                self.reach_back(seen).await?;
+            }
             let ring = self.ring.read();
             let Some(epoch) = ring.epoch() else { return Err(Error::NotReady) };
             if let Some(next) = ring.after(seen) {

@@ -242,7 +242,9 @@ impl Client {
 
     /// Goes on after what it saw last; begins anew if that is too old, or if the initial events had not ended.
     async fn reconnect(&mut self, world: &World) {
-        if self.base.is_some() {
+        // While the store is held it can't be asked what happened before the ring.
+        let ring = world.fixture.cacher.ring.read().oldest();
+        if self.base.is_some() && (ring <= self.last || !world.fixture.store.is_held()) {
             match Self::open(world, self.view, WatchFrom::After(self.last)).await {
                 Ok(watcher) => {
                     self.watcher = watcher;
