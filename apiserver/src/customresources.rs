@@ -51,14 +51,23 @@ impl CustomResources {
 
     /// Follows the definitions until the server stops.
     pub(crate) async fn run(self) {
-        self.loopback.follow_all(GROUP, PLURAL, || self.reconcile()).await;
+        self.loopback
+            .follow_all(GROUP, PLURAL, async || {
+                if let Err(status) = self.reconcile().await {
+                    tracing::warn!(%status, "the CustomResourceDefinitions cannot be read");
+                }
+            })
+            .await;
     }
 
     /// Serves what the definitions say now, and tells in their statuses how that went.
-    pub(crate) async fn reconcile(&self) {
+    ///
+    /// # Errors
+    /// If the definitions can't be read.
+    pub(crate) async fn reconcile(&self) -> Result<(), Status> {
         let mut served = self.served.lock().await;
         let server = self.loopback.server();
-        let Ok(crds) = self.loopback.list(GROUP, PLURAL, "").await else { return };
+        let crds = self.loopback.list(GROUP, PLURAL, "").await?;
         let own: Vec<(String, Names)> = (server.registry.catalog().iter())
             .filter(|resource| !served.has(&resource.group_resource()))
             .map(|resource| (resource.definition.group.clone(), Names::of(&resource.definition)))
@@ -91,6 +100,7 @@ impl CustomResources {
                 });
             }
         }
+        Ok(())
     }
 
     async fn tell(&self, crd: &Value, decision: Decision, failure: Option<&String>) {

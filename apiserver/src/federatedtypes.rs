@@ -16,6 +16,7 @@ use kubefed_api::federated;
 use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
 use kubefed_apimachinery::gvk::{GroupResource, GroupVersion};
 use kubefed_apimachinery::meta;
+use kubefed_apimachinery::status::Status;
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -73,20 +74,29 @@ impl FederatedTypes {
             // Whatever was seen before this began is looked at once more.
             changes.mark_changed();
             while changes.changed().await.is_ok() {
-                self.reconcile().await;
+                self.look().await;
             }
         };
         tokio::select! {
-            () = self.loopback.follow_all(GROUP, PLURAL, || self.reconcile()) => {}
+            () = self.loopback.follow_all(GROUP, PLURAL, || self.look()) => {}
             () = of_host => {}
         }
     }
 
+    async fn look(&self) {
+        if let Err(status) = self.reconcile().await {
+            tracing::warn!(%status, "the FederatedTypeConfigs cannot be read");
+        }
+    }
+
     /// Serves just the kinds that are named now. A config that makes no kind leaves the others alone.
-    pub(crate) async fn reconcile(&self) {
+    ///
+    /// # Errors
+    /// If the configs can't be read.
+    pub(crate) async fn reconcile(&self) -> Result<(), Status> {
         let mut state = self.state.lock().await;
         let State { served, configs, passed_over } = &mut *state;
-        let Ok(listed) = self.loopback.list(GROUP, PLURAL, &self.namespace).await else { return };
+        let listed = self.loopback.list(GROUP, PLURAL, &self.namespace).await?;
         for (name, error) in take_up(&listed, configs) {
             let kept = configs.contains_key(&name);
             tracing::warn!(config = name, error, kept, "a FederatedTypeConfig makes no kind");
@@ -142,6 +152,7 @@ impl FederatedTypes {
         for (kind, error) in served.serve(registry, kinds) {
             tracing::warn!(%kind, error, "a kind is not served");
         }
+        Ok(())
     }
 }
 

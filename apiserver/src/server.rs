@@ -11,6 +11,7 @@ use http::Response;
 use jiff::Timestamp;
 use kubefed_apimachinery::definition::Definition;
 use kubefed_apimachinery::meta;
+use kubefed_apimachinery::status::Status;
 use kubefed_certs::{ServerFiles, ServerTls};
 use kubefed_storage::Store;
 use serde_json::{Value, json};
@@ -214,13 +215,23 @@ impl Server {
         // The kinds that objects define are served before the first request is.
         if let Some(namespace) = federation {
             let types = FederatedTypes::new(self, namespace);
-            types.reconcile().await;
+            self.at_last(|| types.reconcile()).await;
             self.tracker.spawn(types.run());
         }
         if self.registry.resource(customresources::GROUP, customresources::PLURAL).is_some() {
             let types = CustomResources::new(self);
-            types.reconcile().await;
+            self.at_last(|| types.reconcile()).await;
             self.tracker.spawn(types.run());
+        }
+    }
+
+    /// Repeats what needs the store until it is done or the server is to end: a server that began to serve while etcd
+    /// elects a leader would say of kinds that they do not exist.
+    async fn at_last<F: Future<Output = Result<(), Status>>>(&self, step: impl Fn() -> F) {
+        while let Err(status) = step().await
+            && !self.ending.is_cancelled()
+        {
+            tracing::warn!(%status, "not serving yet: what is to be served cannot be read");
         }
     }
 

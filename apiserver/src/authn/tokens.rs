@@ -132,9 +132,14 @@ impl Tokens {
             .chain(claims.kubernetes.secret.iter().map(|secret| ("secrets", secret)));
         for (plural, reference) in bound {
             let resource = registry.resource("", plural)?;
-            let object = resource.get(namespace, &reference.name, At::Any).await.ok()?;
-            if *object.index.uid != *reference.uid || object.index.deletion_timestamp.is_some() {
-                return None;
+            let holds = async |at| {
+                let object = resource.get(namespace, &reference.name, at).await.ok()?;
+                let same = *object.index.uid == *reference.uid;
+                (same && object.index.deletion_timestamp.is_none()).then_some(())
+            };
+            // Another server may have made it a moment ago.
+            if holds(At::Any).await.is_none() {
+                holds(At::Latest).await?;
             }
         }
         let account = &claims.kubernetes.serviceaccount;
