@@ -56,7 +56,7 @@ pub struct ControlPlane {
     flags: Vec<String>,
     apiserver: Child,
     controllers: Option<Child>,
-    _etcd: Etcd,
+    etcd: Etcd,
 }
 
 impl Drop for ControlPlane {
@@ -139,7 +139,7 @@ impl ControlPlane {
             flags,
             apiserver,
             controllers: None,
-            _etcd: etcd,
+            etcd,
         }
     }
 
@@ -199,6 +199,11 @@ impl ControlPlane {
         fs::read_to_string(self.dir.path().join(format!("{program}.log"))).unwrap_or_default()
     }
 
+    /// Where its etcd is.
+    pub fn etcd_servers(&self) -> Vec<String> {
+        self.etcd.options().endpoints
+    }
+
     pub fn url(&self) -> String {
         format!("https://{}", self.address)
     }
@@ -244,7 +249,8 @@ impl ControlPlane {
         self.client_of(extension.url(), &extension.authority, user, groups)
     }
 
-    fn client_of(&self, url: String, ca: &Authority, user: &str, groups: &[&str]) -> Client {
+    /// A user of this cluster at a server that another authority vouches for.
+    pub fn client_of(&self, url: String, ca: &Authority, user: &str, groups: &[&str]) -> Client {
         let pair = self.authority.issue_client(user, groups).expect("a certificate");
         let identity = Some((pair.cert_pem.into_bytes(), pair.key_pem.into_bytes()));
         let ca_pem = ca.cert_pem().expect("PEM").into_bytes();
@@ -293,11 +299,7 @@ impl ControlPlane {
 
     /// The same, which reaches this cluster by another URL.
     pub async fn extension_by(&self, url: &str, change: impl FnOnce(&mut Config)) -> Cluster {
-        let admin = self.admin();
-        for object in rights_of_an_extension() {
-            let path = collection(&object);
-            admin.create(&path, &object).await.expect("created");
-        }
+        self.let_an_extension_in().await;
         self.another_extension(url, change).await
     }
 
@@ -342,6 +344,15 @@ impl ControlPlane {
         Cluster { server: Arc::clone(&server), dir, authority, token }
     }
 
+    /// Gives an extension its rights, and the namespace of the control plane.
+    pub async fn let_an_extension_in(&self) {
+        let admin = self.admin();
+        for object in rights_of_an_extension() {
+            let path = collection(&object);
+            admin.create(&path, &object).await.expect("created");
+        }
+    }
+
     /// Gives an extension another certificate of the same authority, as its files.
     pub fn renew(&self, extension: &Cluster) -> KeyPairPem {
         let service = format!("{SERVICE}.{NAMESPACE}.svc");
@@ -355,13 +366,18 @@ impl ControlPlane {
 
     /// Leads the federation's groups to an extension, and waits until the host calls them available.
     pub async fn register(&self, extension: &Cluster) {
+        let ca = fs::read(extension.ca_file()).expect("the CA");
+        self.register_at(extension.server.address.port(), &ca).await;
+    }
+
+    /// The same, to a port of the loopback.
+    pub async fn register_at(&self, port: u16, ca: &[u8]) {
         let admin = self.admin();
         let service = json!({
             "apiVersion": "v1", "kind": "Service", "metadata": {"name": SERVICE, "namespace": NAMESPACE},
             "spec": {"type": "ExternalName", "externalName": "localhost"},
         });
         admin.create(&collection(&service), &service).await.expect("created");
-        let ca = fs::read(extension.ca_file()).expect("the CA");
         for GroupVersion { group, version } in kubefed_api::group_versions() {
             let name = format!("{version}.{group}");
             let object = json!({
@@ -369,8 +385,8 @@ impl ControlPlane {
                 "spec": {
                     "group": group, "version": version,
                     "groupPriorityMinimum": 1000, "versionPriority": 15,
-                    "caBundle": base64::Engine::encode(&base64::prelude::BASE64_STANDARD, &ca),
-                    "service": {"name": SERVICE, "namespace": NAMESPACE, "port": extension.server.address.port()},
+                    "caBundle": base64::Engine::encode(&base64::prelude::BASE64_STANDARD, ca),
+                    "service": {"name": SERVICE, "namespace": NAMESPACE, "port": port},
                 },
             });
             let path = collection(&object);
@@ -390,7 +406,8 @@ impl ControlPlane {
     }
 }
 
-const SERVICE: &str = "kubefed-apiserver";
+/// The Service that leads to an extension, whose name is in its certificate.
+pub const SERVICE: &str = "kubefed-apiserver";
 /// The user that an extension is to its host.
 pub const EXTENSION: &str = "kubefed-apiserver";
 

@@ -1,9 +1,8 @@
 //! A real etcd on free ports of the loopback, gone with the value.
 
-use std::fs::{self, File};
+use std::fs;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,7 +10,8 @@ use kubefed_certs::Authority;
 use kubefed_storage::{Store, etcd};
 use tempfile::TempDir;
 
-use crate::kubernetes;
+use crate::process::Process;
+use crate::{eventually, kubernetes};
 
 /// How long a member may take until it answers, on a busy machine.
 const START: Duration = Duration::from_secs(60);
@@ -25,13 +25,9 @@ pub struct Etcd {
     tls: bool,
 }
 
-/// One process of a cluster; it can be stopped and started again.
 struct Member {
-    binary: PathBuf,
-    flags: Vec<String>,
-    log: PathBuf,
+    process: Process,
     url: String,
-    child: Option<Child>,
 }
 
 /// An etcd of one member; `None` where it can't be built.
@@ -53,7 +49,7 @@ async fn start(members: usize, tls: bool) -> Option<Etcd> {
     let binary = kubernetes::binary("kubernetes").await?;
     for _ in 0..ATTEMPTS {
         let mut etcd = Etcd::new(&binary, members, tls);
-        etcd.members.iter_mut().for_each(Member::start);
+        etcd.members.iter_mut().for_each(|member| member.process.start());
         if etcd.is_ready().await {
             return Some(etcd);
         }
@@ -80,6 +76,7 @@ impl Etcd {
             let url = format!("{scheme}://127.0.0.1:{}", ports[members + number]);
             let peer = format!("http://127.0.0.1:{}", ports[number]);
             let mut flags = vec![
+                "etcd".to_owned(),
                 format!("--name=m{number}"),
                 format!("--data-dir={}", path(&format!("m{number}"))),
                 format!("--listen-client-urls={url}"),
@@ -99,13 +96,8 @@ impl Etcd {
                     format!("--key-file={}", path("server.key")),
                 ]);
             }
-            Member {
-                binary: binary.to_owned(),
-                flags,
-                log: dir.path().join(format!("m{number}.log")),
-                url,
-                child: None,
-            }
+            let log = dir.path().join(format!("m{number}.log"));
+            Member { process: Process::new(binary.to_owned(), flags, log), url }
         });
         Self { members: members.collect(), dir, tls }
     }
@@ -129,27 +121,41 @@ impl Etcd {
 
     /// Kills a member.
     pub fn kill(&mut self, member: usize) {
-        self.members[member].kill();
+        self.members[member].process.kill();
+    }
+
+    /// The member that leads, of a cluster without TLS.
+    pub async fn leader(&mut self) -> usize {
+        eventually("etcd has a leader", async || {
+            for (number, member) in self.members.iter_mut().enumerate() {
+                if !member.process.is_running() {
+                    continue;
+                }
+                let client = etcd_client::Client::connect([&member.url], None).await;
+                let status = client.ok()?.status().await.ok()?;
+                if status.leader() != 0 && status.header()?.member_id() == status.leader() {
+                    return Some(number);
+                }
+            }
+            None
+        })
+        .await
     }
 
     /// Starts a member again, with its data and on its ports.
     pub async fn restart(&mut self, member: usize) {
-        self.members[member].start();
+        self.members[member].process.start();
         assert!(self.is_ready().await, "a member does not start again");
     }
 
     /// Halts a member: it is there but does not answer.
     pub async fn freeze(&self, member: usize) {
-        self.members[member].signal("STOP");
-        // The signal only asks for it.
-        while !self.members[member].is_halted() {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        self.members[member].process.halt().await;
     }
 
     /// Lets a halted member go on.
     pub fn thaw(&self, member: usize) {
-        self.members[member].signal("CONT");
+        self.members[member].process.signal("CONT");
     }
 
     /// Waits until every running member answers; false if one ends instead.
@@ -157,12 +163,12 @@ impl Etcd {
         let deadline = Instant::now() + START;
         let options = self.options();
         for member in &mut self.members {
-            let Some(child) = &mut member.child else {
+            if !member.process.was_started() {
                 continue;
-            };
+            }
             let options = etcd::Options { endpoints: vec![member.url.clone()], ..options.clone() };
             loop {
-                if child.try_wait().expect("a child").is_some() {
+                if !member.process.is_running() {
                     return false;
                 }
                 if let Ok(store) = etcd::connect(options.clone()).await
@@ -173,63 +179,12 @@ impl Etcd {
                 assert!(
                     Instant::now() < deadline,
                     "etcd does not answer: {}",
-                    fs::read_to_string(&member.log).unwrap_or_default()
+                    member.process.log()
                 );
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
         true
-    }
-}
-
-impl Member {
-    fn start(&mut self) {
-        let log = File::options().create(true).append(true).open(&self.log).expect("a log file");
-        let child = Command::new(&self.binary)
-            .arg("etcd")
-            .args(&self.flags)
-            // It ends when this end of the pipe is closed.
-            .stdin(Stdio::piped())
-            .stdout(log.try_clone().expect("a log file"))
-            .stderr(log)
-            .spawn()
-            .expect("etcd runs");
-        self.child = Some(child);
-    }
-
-    fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-    }
-
-    fn id(&self) -> u32 {
-        self.child.as_ref().expect("the member runs").id()
-    }
-
-    /// Whether all of its threads have stopped, by Linux' word.
-    fn is_halted(&self) -> bool {
-        let threads = fs::read_dir(format!("/proc/{}/task", self.id())).expect("its threads");
-        threads.flatten().all(|thread| {
-            fs::read_to_string(thread.path().join("status"))
-                .is_ok_and(|status| status.contains("State:\tT"))
-        })
-    }
-
-    fn signal(&self, signal: &str) {
-        let status = Command::new("kill")
-            .arg(format!("-{signal}"))
-            .arg(self.id().to_string())
-            .status()
-            .expect("kill runs");
-        assert!(status.success(), "kill -{signal}");
-    }
-}
-
-impl Drop for Member {
-    fn drop(&mut self) {
-        self.kill();
     }
 }
 

@@ -1,13 +1,17 @@
 //! Fixtures: whole servers in this process, on free ports of the loopback, with their own certificates.
 
+pub mod balancer;
 pub mod cli;
 pub mod control_plane;
 pub mod etcd;
 pub mod front;
 pub mod kubernetes;
+pub mod load;
 pub mod manifests;
+pub mod process;
 pub mod proxy;
 pub mod raw;
+pub mod replicas;
 pub mod scene;
 pub mod up;
 pub mod webhook;
@@ -397,6 +401,13 @@ pub async fn a_federation_of(names: &[&str]) -> Federation {
         federation.wait_ready(name).await;
     }
     federation
+}
+
+/// The FederatedTypeConfig of KubeFed's chart with this name.
+pub fn federated_config(name: &str) -> Value {
+    let mut defaults = kubefed_api::federatedtypeconfig::defaults().into_iter();
+    let found = defaults.find(|config| config["metadata"]["name"] == name);
+    found.unwrap_or_else(|| panic!("no FederatedTypeConfig is called {name}"))
 }
 
 /// What brings a namespace to every member.
