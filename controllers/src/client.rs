@@ -25,6 +25,8 @@ use proxy::Road;
 use rate::Limiter;
 pub use rate::Rate;
 
+/// Under this name we apply.
+pub(crate) const FIELD_MANAGER: &str = "kubefed";
 /// A request that is not answered by then has failed.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// A connection that says nothing for so long is asked whether it lives, and given up if it does not answer.
@@ -315,9 +317,9 @@ impl Client {
             .await
     }
 
-    /// Server-side apply as `kubefed`.
+    /// Server-side apply under our name.
     pub async fn apply(&self, path: &str, object: &Value, force: bool) -> Result<Value, Error> {
-        let path = format!("{path}?fieldManager=kubefed&force={force}");
+        let path = format!("{path}?fieldManager={FIELD_MANAGER}&force={force}");
         self.call(Method::PATCH, &path, "application/apply-patch+yaml", object.to_string().into())
             .await
     }

@@ -20,6 +20,7 @@ use crate::control::{Member, Readiness, path};
 use crate::queue::Queue;
 
 mod breaker;
+pub(super) mod handover;
 mod requests;
 mod steps;
 

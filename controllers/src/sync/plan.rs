@@ -7,6 +7,7 @@ use kubefed_api::{MANAGED_LABEL, deletion, placement, status, template, versions
 use kubefed_apimachinery::meta;
 use serde_json::Value;
 
+use super::lane::handover;
 use crate::cache::Key;
 use crate::control::Control;
 
@@ -135,6 +136,8 @@ pub(super) struct Observed {
     pub(super) labels: Value,
     pub(super) annotations: Value,
     pub(super) deleting: bool,
+    /// KubeFed has written it, and we have not.
+    pub(super) is_kubefeds: bool,
     /// The status, if it is collected.
     pub(super) remote: Option<Value>,
 }
@@ -155,6 +158,7 @@ impl Observed {
                 meta::resource_version(object),
             ),
             deleting: meta::deletion_timestamp(object).is_some(),
+            is_kubefeds: handover::is_due(&object["metadata"]["managedFields"]),
         }
     }
 }

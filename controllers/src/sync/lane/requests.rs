@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 
 use super::super::plan;
 use super::super::{Learned, Planned, Sync};
-use super::{Lane, Task, outcome};
+use super::{Lane, Task, handover, outcome};
 use crate::cache::Key;
-use crate::client::Error;
+use crate::client::{Client, Error};
 
 impl Lane {
     /// Writes the object. One that was there before us is taken over only if that is wanted and it does not refuse.
@@ -20,10 +20,11 @@ impl Lane {
     ) -> Result<Value, Refused> {
         let Task { sync, client, key, .. } = *task;
         let target = self.target_path(sync, key, desired["apiVersion"].as_str().unwrap_or(""));
-        if task.observed.is_some() {
-            if planned.plan.retains {
+        if let Some(observed) = task.observed {
+            if planned.plan.retains || observed.is_kubefeds {
                 let there = client.get(&target).await.map_err(Refused::By)?;
                 desired = self.retaining(sync, planned, &there)?;
+                take_over(client, &target, &there).await.map_err(Refused::By)?;
             }
             return client.apply(&target, &desired, true).await.map_err(Refused::By);
         }
@@ -62,6 +63,7 @@ impl Lane {
                 if planned.plan.retains {
                     desired = self.retaining(sync, planned, &there)?;
                 }
+                take_over(client, &target, &there).await.map_err(Refused::By)?;
             }
             Err(error) if error.is_not_found() => {}
             Err(error) => return Err(Refused::By(error)),
@@ -133,6 +135,17 @@ impl Lane {
             Err(error) => Err(error),
         }
     }
+}
+
+/// Makes ours what KubeFed has set in an object.
+async fn take_over(client: &Client, target: &str, there: &Value) -> Result<(), Error> {
+    let Some(fields) = handover::handed_over(&there["metadata"]["managedFields"]) else {
+        return Ok(());
+    };
+    let patch = json!({"metadata": {
+        "managedFields": fields, "resourceVersion": meta::resource_version(there),
+    }});
+    client.merge(target, &patch).await.map(drop)
 }
 
 pub(super) enum Refused {
