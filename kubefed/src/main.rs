@@ -15,6 +15,7 @@ mod federate;
 mod init;
 mod join;
 mod members;
+mod migrate;
 mod names;
 mod orphaning;
 mod plane;
@@ -55,6 +56,8 @@ enum Command {
     /// Say whether members keep their objects when a federated object is deleted
     #[command(subcommand)]
     OrphaningDeletion(orphaning::Command),
+    /// Bring over what a KubeFed control plane has, without a write to its members
+    Migrate(migrate::Options),
     /// Say what is well and what is not
     Check(check::Options),
     /// Print the version
@@ -118,6 +121,7 @@ async fn run(command: Command, name: names::Name) -> anyhow::Result<()> {
         Command::Disable(options) => disable::disable(&options).await,
         Command::Federate(options) => federate::federate(&options).await,
         Command::OrphaningDeletion(command) => orphaning::run(&command).await,
+        Command::Migrate(options) => migrate::migrate(&options).await,
         Command::Check(options) => check::check(&options).await,
         Command::Version => {
             say(&format!("{} version: {}", name.shown(), names::version()));

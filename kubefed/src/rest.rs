@@ -34,6 +34,33 @@ pub(crate) struct Error {
     pub(crate) message: String,
 }
 
+/// A collection that is read page by page.
+pub(crate) struct Pages<'a> {
+    cluster: &'a Cluster,
+    path: String,
+    /// The token of the next page; none after the last.
+    next: Option<String>,
+    /// Whether there has to be such a collection.
+    is_needed: bool,
+}
+
+impl Pages<'_> {
+    pub(crate) async fn next(&mut self) -> Result<Option<Vec<Value>>, Error> {
+        let Some(token) = self.next.take() else { return Ok(None) };
+        let path = format!("{}?limit={PAGE}&continue={token}", self.path);
+        let mut page = match self.cluster.get(&path).await {
+            Err(error) if error.code == 404 && !self.is_needed => return Ok(None),
+            page => page?,
+        };
+        let next = page["metadata"]["continue"].as_str().filter(|next| !next.is_empty());
+        self.next = next.map(escape);
+        match page["items"].take() {
+            Value::Array(objects) => Ok(Some(objects)),
+            _ => Ok(Some(Vec::new())),
+        }
+    }
+}
+
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
@@ -117,20 +144,19 @@ impl Cluster {
         }
     }
 
-    /// Every object of a collection, page by page.
+    /// Every object of a collection. One that is not there is an error.
     pub(crate) async fn list(&self, path: &str) -> Result<Vec<Value>, Error> {
+        let mut pages = Pages { is_needed: true, ..self.pages(path) };
         let mut objects = Vec::new();
-        let mut token = String::new();
-        loop {
-            let mut page = self.get(&format!("{path}?limit={PAGE}&continue={token}")).await?;
-            if let Value::Array(items) = page["items"].take() {
-                objects.extend(items);
-            }
-            match page["metadata"]["continue"].as_str() {
-                Some(next) if !next.is_empty() => token = escape(next),
-                _ => return Ok(objects),
-            }
+        while let Some(page) = pages.next().await? {
+            objects.extend(page);
         }
+        Ok(objects)
+    }
+
+    /// The objects of a collection, page by page; one that is not there has none.
+    pub(crate) fn pages(&self, path: &str) -> Pages<'_> {
+        Pages { cluster: self, path: path.to_owned(), next: Some(String::new()), is_needed: false }
     }
 
     pub(crate) async fn create(&self, path: &str, object: &Value) -> Result<Value, Error> {
