@@ -3,11 +3,16 @@
 //!
 //! One task owns the graph; a task for each kind feeds it. The graph holds only objects that have owners, and of those
 //! only names, so its cost is that of the references, not of the objects.
+//!
+//! The graph lags behind, and of each kind in its own way. So it only says where to look: before an owner is let go, all
+//! that changed up to its deletion and is not in the graph yet is looked through too, and nothing is deleted but by what
+//! its own references say now.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use kubefed_apimachinery::gvk::{GroupResource, GroupVersion};
 use kubefed_apimachinery::meta;
 use kubefed_apimachinery::status::Status;
@@ -22,6 +27,10 @@ use crate::query::{DeleteOptions, Propagation};
 use crate::registry::{Part, Route, Tracking};
 use crate::server::{MANAGER, Server};
 
+mod graph;
+
+use graph::{Change, Graph, News, Owner, Place, Work, owners_of};
+
 /// Events under way from the watchers to the graph. A full queue slows the watchers, which the cache bounds in turn.
 const QUEUE: usize = 1024;
 
@@ -31,67 +40,6 @@ const LOOK: Duration = Duration::from_millis(500);
 
 const FOREGROUND: &str = "foregroundDeletion";
 const ORPHAN: &str = "orphan";
-
-/// Where an object is.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Place {
-    resource: GroupResource,
-    namespace: String,
-    name: String,
-}
-
-/// A reference from a dependent to one of its owners.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Owner {
-    api_version: String,
-    kind: String,
-    name: String,
-    uid: String,
-    blocks: bool,
-}
-
-struct Change {
-    place: Place,
-    uid: String,
-    gone: bool,
-    object: Arc<Object>,
-}
-
-enum News {
-    Object(Change),
-    /// The objects of a kind are followed from now on. What went before was not seen.
-    Begun(GroupResource),
-}
-
-/// Who depends on whom, by uid.
-#[derive(Default)]
-struct Graph {
-    owners: HashMap<Place, Vec<Owner>>,
-    dependents: HashMap<String, HashSet<Place>>,
-}
-
-impl Graph {
-    fn set(&mut self, place: &Place, owners: Vec<Owner>) {
-        for old in self.owners.remove(place).unwrap_or_default() {
-            if let Some(dependents) = self.dependents.get_mut(&old.uid) {
-                dependents.remove(place);
-                if dependents.is_empty() {
-                    self.dependents.remove(&old.uid);
-                }
-            }
-        }
-        for owner in &owners {
-            self.dependents.entry(owner.uid.clone()).or_default().insert(place.clone());
-        }
-        if !owners.is_empty() {
-            self.owners.insert(place.clone(), owners);
-        }
-    }
-
-    fn dependents_of(&self, uid: &str) -> Vec<Place> {
-        self.dependents.get(uid).into_iter().flatten().cloned().collect()
-    }
-}
 
 async fn either(one: impl Future, other: impl Future) {
     tokio::select! {
@@ -122,9 +70,10 @@ pub(crate) async fn run(server: Arc<Server>) {
             }
             news = queue.recv() => {
                 let Some(news) = news else { return };
-                let outcome = match &news {
-                    News::Object(change) => take_in(&server, &mut graph, change).await,
-                    News::Begun(kind) => look_after(&server, &graph, kind).await,
+                let work = graph.learn(news);
+                let outcome = match &work {
+                    Work::Object(change, is_new) => follow_up(&server, &graph, change, *is_new).await,
+                    Work::Kind(kind) => look_after(&server, &graph, kind).await,
                 };
                 if let Err(status) = outcome
                     && !status.is_not_found()
@@ -133,7 +82,7 @@ pub(crate) async fn run(server: Arc<Server>) {
                     let changes = changes.clone();
                     server.tracker.spawn(async move {
                         tokio::time::sleep(LOOK).await;
-                        let _closed_at_the_end = changes.send(news).await;
+                        let _closed_at_the_end = changes.send(News::Again(work)).await;
                     });
                 }
             }
@@ -142,27 +91,24 @@ pub(crate) async fn run(server: Arc<Server>) {
 }
 
 async fn follow(loopback: Loopback, kind: GroupResource, changes: mpsc::Sender<News>) {
-    loopback
-        .follow_events(&kind.group, &kind.resource, |event| {
+    while let Some(mut watcher) = loopback.watch(&kind.group, &kind.resource).await {
+        let mut initial = true;
+        while let Some(event) = loopback.next(&mut watcher).await {
             let news = match event.object {
-                None => News::Begun(kind.clone()),
+                None => {
+                    initial = false;
+                    News::Begun(kind.clone(), event.revision)
+                }
                 Some(object) => News::Object(Change {
-                    place: Place {
-                        resource: kind.clone(),
-                        namespace: object.index.namespace.to_string(),
-                        name: object.index.name.to_string(),
-                    },
-                    uid: object.index.uid.to_string(),
+                    place: Place::of(&kind, &object),
                     gone: event.kind == EventType::Deleted,
+                    initial,
                     object,
                 }),
             };
-            let changes = &changes;
-            async move {
-                let _closed_at_the_end = changes.send(news).await;
-            }
-        })
-        .await;
+            let _closed_at_the_end = changes.send(news).await;
+        }
+    }
 }
 
 /// Looks after all whose owners are of a kind.
@@ -180,32 +126,36 @@ async fn look_after(server: &Server, graph: &Graph, kind: &GroupResource) -> Res
     Ok(())
 }
 
-async fn take_in(server: &Server, graph: &mut Graph, change: &Change) -> Result<(), Status> {
-    let owners = if change.gone || change.object.index.owners.is_empty() {
-        Vec::new()
-    } else {
-        owners_of(&change.object.value().map_err(Status::internal)?)
-    };
-    let is_new = !owners.is_empty() && graph.owners.get(&change.place) != Some(&owners);
-    graph.set(&change.place, owners);
+async fn follow_up(
+    server: &Server,
+    graph: &Graph,
+    change: &Change,
+    is_new: bool,
+) -> Result<(), Status> {
+    let Change { place, object, .. } = change;
     if change.gone {
-        for dependent in graph.dependents_of(&change.uid) {
-            collect(server, graph, &dependent, Some(&change.uid)).await?;
+        for dependent in graph.dependents_of(&object.index.uid) {
+            settle(collect(server, graph, &dependent, Some(&object.index.uid)).await)?;
         }
         // A dependent that is gone may have been the last that its owner waited for.
-        for owner in owners_of(&change.object.value().map_err(Status::internal)?) {
-            release_owner(server, graph, &owner, &change.place.namespace).await?;
+        for owner in owners_of(object) {
+            release_owner(server, graph, &owner, &place.namespace).await?;
         }
         return Ok(());
     }
     if is_new {
-        collect(server, graph, &change.place, None).await?;
+        settle(collect(server, graph, place, None).await)?;
     }
-    if change.object.index.deletion_timestamp.is_some() && change.object.index.has_finalizers {
-        let route = route_of(server, &change.place.resource)?;
-        finish_deletion(server, graph, &route, &change.object).await?;
+    if object.index.deletion_timestamp.is_some() && object.index.has_finalizers {
+        let route = route_of(server, &place.resource)?;
+        finish_deletion(server, graph, &route, object).await?;
     }
     Ok(())
+}
+
+/// What is gone by itself needs nothing more.
+fn settle(outcome: Result<(), Status>) -> Result<(), Status> {
+    outcome.or_else(|status| if status.is_not_found() { Ok(()) } else { Err(status) })
 }
 
 /// Deletes a dependent none of whose owners is left; takes references to owners that are gone off another.
@@ -216,34 +166,78 @@ async fn collect(
     place: &Place,
     went: Option<&str>,
 ) -> Result<(), Status> {
-    let Some(owners) = graph.owners.get(place) else { return Ok(()) };
-    let mut gone = Vec::new();
-    for owner in owners {
-        if went == Some(owner.uid.as_str()) {
-            gone.push(owner.uid.as_str());
-            continue;
-        }
-        match exists(server, owner, &place.namespace).await? {
-            Existence::Gone => gone.push(owner.uid.as_str()),
-            // What this server does not serve may well exist elsewhere: left alone.
-            Existence::Here | Existence::Unknown => {}
-        }
+    let Some(known) = graph.owners.get(place) else { return Ok(()) };
+    if absent(server, known, &place.namespace, went).await?.is_empty() {
+        return Ok(());
     }
+    // It may have been let go since the graph heard of it: what it says itself decides.
+    let route = route_of(server, &place.resource)?;
+    let live = route.resource.get(&place.namespace, &place.name, At::Latest).await?;
+    let owners = owners_of(&live);
+    let gone = absent(server, &owners, &place.namespace, went).await?;
     if gone.is_empty() {
         return Ok(());
     }
-    let route = route_of(server, &place.resource)?;
-    let live = route.resource.get(&place.namespace, &place.name, At::Latest).await?;
-    if gone.len() == owners.len() {
-        let options =
-            DeleteOptions { uid: Some(live.index.uid.to_string()), ..DeleteOptions::default() };
-        route
-            .resource
-            .delete(&place.namespace, &place.name, &options, (server.clock)(), None)
-            .await?;
-        return Ok(());
+    if gone.len() < owners.len() {
+        return without_owners(server, &route, place, |uid| gone.contains(&uid)).await;
     }
-    without_owners(server, &route, place, |uid| gone.contains(&uid)).await
+    delete_as_it_is(server, &route, place, &live, None).await
+}
+
+/// The uids of the owners that are gone.
+async fn absent<'a>(
+    server: &Server,
+    owners: &'a [Owner],
+    namespace: &str,
+    went: Option<&str>,
+) -> Result<Vec<&'a str>, Status> {
+    let mut gone = Vec::new();
+    for owner in owners {
+        // What this server does not serve may well exist elsewhere: it counts as being there.
+        if went == Some(owner.uid.as_str())
+            || matches!(exists(server, owner, namespace).await?, Existence::Gone)
+        {
+            gone.push(owner.uid.as_str());
+        }
+    }
+    Ok(gone)
+}
+
+/// Deletes an object unless it has changed meanwhile.
+async fn delete_as_it_is(
+    server: &Server,
+    route: &Route,
+    place: &Place,
+    live: &Object,
+    propagation: Option<Propagation>,
+) -> Result<(), Status> {
+    let options = DeleteOptions {
+        uid: Some(live.index.uid.to_string()),
+        resource_version: Some(live.revision.to_string()),
+        propagation,
+        ..DeleteOptions::default()
+    };
+    let now = (server.clock)();
+    route.resource.delete(&place.namespace, &place.name, &options, now, None).await.map(drop)
+}
+
+/// Where what depends on an owner may be: what the graph knows, and what changed since up to the owner's revision.
+async fn dependents_of(
+    server: &Server,
+    graph: &Graph,
+    owner: &Object,
+) -> Result<HashSet<Place>, Status> {
+    let catalog = server.registry.catalog();
+    let late = try_join_all(catalog.iter().map(async |resource| {
+        let kind = resource.group_resource();
+        let changed = resource.cacher.changed(graph.seen(&kind), owner.revision).await;
+        let changed = changed.map_err(|error| resource.read_error(error))?;
+        let depends = |object: &Object| object.index.owners.contains(&owner.index.uid);
+        let places = changed.iter().filter(|object| depends(object));
+        Ok::<_, Status>(places.map(|object| Place::of(&kind, object)).collect::<Vec<_>>())
+    }));
+    let late = late.await?.into_iter().flatten();
+    Ok(graph.dependents_of(&owner.index.uid).into_iter().chain(late).collect())
 }
 
 /// Goes on with the deletion of an owner as its finalizer asks.
@@ -255,11 +249,11 @@ async fn finish_deletion(
 ) -> Result<(), Status> {
     let value = owner.value().map_err(Status::internal)?;
     let has = |finalizer: &str| meta::finalizers(&value).any(|f| f == finalizer);
-    let dependents = graph.dependents_of(&owner.index.uid);
     if has(ORPHAN) {
-        for place in dependents {
+        for place in dependents_of(server, graph, owner).await? {
             let route = route_of(server, &place.resource)?;
-            without_owners(server, &route, &place, |uid| uid == &*owner.index.uid).await?;
+            let uid = &*owner.index.uid;
+            settle(without_owners(server, &route, &place, |gone| gone == uid).await)?;
         }
         return without_finalizer(server, route, owner, ORPHAN).await;
     }
@@ -267,26 +261,27 @@ async fn finish_deletion(
         return Ok(());
     }
     let mut blocked = false;
-    for place in dependents {
-        let blocks = graph
-            .owners
-            .get(&place)
-            .into_iter()
-            .flatten()
-            .any(|o| o.uid == *owner.index.uid && o.blocks);
-        let resource = route_of(server, &place.resource)?.resource;
-        let options = DeleteOptions {
-            propagation: Some(Propagation::Foreground),
-            ..DeleteOptions::default()
-        };
-        match resource.delete(&place.namespace, &place.name, &options, (server.clock)(), None).await
-        {
-            Ok(_) => blocked |= blocks,
-            Err(status) if status.is_not_found() => {}
-            Err(status) => return Err(status),
-        }
+    for place in dependents_of(server, graph, owner).await? {
+        blocked |= delete_before(server, owner, &place).await?;
     }
     if blocked { Ok(()) } else { without_finalizer(server, route, owner, FOREGROUND).await }
+}
+
+/// Deletes a dependent before its owner goes; whether the owner has to wait for that.
+async fn delete_before(server: &Server, owner: &Object, place: &Place) -> Result<bool, Status> {
+    let route = route_of(server, &place.resource)?;
+    let live = match route.resource.get(&place.namespace, &place.name, At::Latest).await {
+        Err(status) if status.is_not_found() => return Ok(false),
+        live => live?,
+    };
+    let owners = owners_of(&live);
+    let Some(reference) = owners.iter().find(|o| o.uid == *owner.index.uid) else {
+        return Ok(false);
+    };
+    match delete_as_it_is(server, &route, place, &live, Some(Propagation::Foreground)).await {
+        Err(status) if status.is_not_found() => Ok(false),
+        outcome => outcome.map(|()| reference.blocks),
+    }
 }
 
 /// Lets an owner go that waits in the foreground for its last dependent.
@@ -359,8 +354,14 @@ async fn without_owners(
         .write(MANAGER, route, Part::Main)
         .update(&place.namespace, &place.name, Tracking::Registry, |live| {
             let mut new = live.clone();
-            if let Some(references) = new["metadata"]["ownerReferences"].as_array_mut() {
+            let Some(metadata) = new["metadata"].as_object_mut() else { return Ok(new) };
+            if let Some(references) =
+                metadata.get_mut("ownerReferences").and_then(Value::as_array_mut)
+            {
                 references.retain(|reference| !reference["uid"].as_str().is_some_and(&gone));
+                if references.is_empty() {
+                    metadata.remove("ownerReferences");
+                }
             }
             Ok(new)
         })
@@ -384,56 +385,4 @@ async fn without_finalizer(
         })
         .await
         .map(drop)
-}
-
-fn owners_of(object: &Value) -> Vec<Owner> {
-    let text = |reference: &Value, field: &str| reference[field].as_str().unwrap_or("").to_owned();
-    let references = object["metadata"]["ownerReferences"].as_array();
-    references
-        .into_iter()
-        .flatten()
-        .map(|reference| Owner {
-            api_version: text(reference, "apiVersion"),
-            kind: text(reference, "kind"),
-            name: text(reference, "name"),
-            uid: text(reference, "uid"),
-            blocks: reference["blockOwnerDeletion"] == true,
-        })
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn place(name: &str) -> Place {
-        Place {
-            resource: GroupResource { group: "apps".into(), resource: "replicasets".into() },
-            namespace: "ns".into(),
-            name: name.into(),
-        }
-    }
-
-    fn owner(uid: &str) -> Owner {
-        Owner {
-            api_version: "apps/v1".into(),
-            kind: "Deployment".into(),
-            name: uid.into(),
-            uid: uid.into(),
-            blocks: true,
-        }
-    }
-
-    #[test]
-    fn the_graph_forgets_what_no_longer_depends() {
-        let mut graph = Graph::default();
-        graph.set(&place("a"), vec![owner("1"), owner("2")]);
-        graph.set(&place("b"), vec![owner("1")]);
-        assert_eq!(graph.dependents_of("1").len(), 2);
-        graph.set(&place("a"), vec![owner("2")]);
-        assert_eq!(graph.dependents_of("1"), [place("b")]);
-        graph.set(&place("b"), Vec::new());
-        graph.set(&place("a"), Vec::new());
-        assert!(graph.dependents.is_empty() && graph.owners.is_empty());
-    }
 }

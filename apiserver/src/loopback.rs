@@ -131,31 +131,11 @@ impl Loopback {
     ) where
         F: Future<Output = ()>,
     {
-        let of_event = |event: WatchEvent| {
-            let gone = event.kind == EventType::Deleted;
-            let seen = event.object.map(|object| seen(object, gone));
-            async {
-                if let Some(seen) = seen {
-                    seen.await;
-                }
-            }
-        };
-        self.follow_events(group, plural, of_event).await;
-    }
-
-    /// The same, with a bookmark when all that was there at the beginning was seen. There is more than one beginning:
-    /// what went before a later one is not told.
-    pub(crate) async fn follow_events<F>(
-        &self,
-        group: &str,
-        plural: &str,
-        mut seen: impl FnMut(WatchEvent) -> F,
-    ) where
-        F: Future<Output = ()>,
-    {
         while let Some(mut watcher) = self.watch(group, plural).await {
             while let Some(event) = self.next(&mut watcher).await {
-                seen(event).await;
+                if let Some(object) = event.object {
+                    seen(object, event.kind == EventType::Deleted).await;
+                }
             }
         }
     }
@@ -182,15 +162,16 @@ impl Loopback {
     }
 
     /// The next event; `None` when the watch is over or the server ends.
-    async fn next(&self, watcher: &mut Watcher) -> Option<WatchEvent> {
+    pub(crate) async fn next(&self, watcher: &mut Watcher) -> Option<WatchEvent> {
         tokio::select! {
             () = self.server.token.cancelled() => None,
             event = watcher.next() => event,
         }
     }
 
-    /// A new watch, as soon as there can be one; `None` when the server ends or does not serve the kind.
-    async fn watch(&self, group: &str, plural: &str) -> Option<Watcher> {
+    /// A new watch, as soon as there can be one; `None` when the server ends or does not serve the kind. It begins with
+    /// all that is there, and a bookmark behind that; what went before it began is not told.
+    pub(crate) async fn watch(&self, group: &str, plural: &str) -> Option<Watcher> {
         while !self.server.token.is_cancelled() {
             match self.server.registry.resource(group, plural)?.watch().await {
                 Ok(watcher) => return Some(watcher),

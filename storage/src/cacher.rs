@@ -238,6 +238,22 @@ impl Cacher {
         Ok(snapshot(query, state.revision, state.objects.clone()))
     }
 
+    /// What has changed after one revision and up to another or later, also what is gone, with its last state; all
+    /// objects where the changes are no longer known.
+    pub async fn changed(
+        &self,
+        after: Revision,
+        until: Revision,
+    ) -> Result<Vec<Arc<Object>>, Error> {
+        self.wait_for(until).await?;
+        let state = self.state.load_full();
+        let changes = self.ring.read().between(after, state.revision);
+        Ok(match changes {
+            Some(changes) => changes.iter().map(|change| Arc::clone(&change.object)).collect(),
+            None => state.objects.values().cloned().collect(),
+        })
+    }
+
     /// The state as it was at `revision`: the newest without the changes since. `None` if they are no longer known.
     fn rewind(&self, revision: Revision) -> Option<Objects> {
         // The state first: the ring then has all that led to it, unless it says that it has not.
