@@ -17,6 +17,7 @@ use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
 use kubefed_apimachinery::gvk::{GroupResource, GroupVersion};
 use kubefed_apimachinery::meta;
 use kubefed_apimachinery::status::Status;
+use kubefed_storage::cacher::{At, ListQuery};
 use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
@@ -24,7 +25,7 @@ use crate::builtin;
 use crate::customresources::{self, Names};
 use crate::host::Definitions;
 use crate::loopback::Loopback;
-use crate::registry::{Kind, Served};
+use crate::registry::{Kind, Route, Served};
 use crate::server::{MANAGER, Server};
 
 const GROUP: &str = "core.kubefed.io";
@@ -154,6 +155,42 @@ impl FederatedTypes {
         }
         Ok(())
     }
+}
+
+/// What whoever deletes a config is to know: objects that nobody reaches without it. Nothing where the host defines their
+/// kind too, for then it goes on being served.
+pub(crate) async fn left_behind(
+    server: &Server,
+    route: &Route,
+    namespace: &str,
+    name: &str,
+) -> Option<String> {
+    let definition = &route.resource.definition;
+    if (definition.group.as_str(), definition.plural.as_str()) != (GROUP, PLURAL)
+        || server.federation.as_deref() != Some(namespace)
+    {
+        return None;
+    }
+    let config = route.resource.get(namespace, name, At::Any).await.ok()?;
+    let config = FederatedTypeConfig::from_value(&config.value().ok()?).ok()?;
+    let resource = resource_of(&config);
+    let seen = server.host.as_ref().and_then(|host| host.definitions().seen());
+    if seen
+        .is_some_and(|seen| seen.values().any(|crd| customresources::resource_of(crd) == resource))
+    {
+        return None;
+    }
+    let kind = server.registry.resource(&resource.group, &resource.resource)?;
+    let query = ListQuery { prefix: String::new(), start: None, at: At::Latest };
+    let count = kind.cacher.list(query).await.ok()?.iter().count();
+    let stay = match count {
+        0 => return None,
+        1 => format!("1 object of {resource} stays"),
+        count => format!("{count} objects of {resource} stay"),
+    };
+    Some(format!(
+        "{stay} in the store, and nobody reaches them until there is a FederatedTypeConfig for them again; members keep what was propagated"
+    ))
 }
 
 /// Makes `known` what is listed. Returns why a config could not be read: then it stays as it was, for kinds do not go

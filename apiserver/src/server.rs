@@ -95,6 +95,8 @@ pub struct Server {
     pub rbac: Arc<Rbac>,
     /// The cluster that this server extends, if it does not stand alone.
     pub host: Option<Arc<Host>>,
+    /// The namespace of the control plane, in a server that federates.
+    pub(crate) federation: Option<String>,
     pub tokens: Option<Arc<Tokens>>,
     pub metrics: Arc<Metrics>,
     pub version: Value,
@@ -153,6 +155,7 @@ impl Server {
             authorizer,
             rbac,
             host: config.host,
+            federation: config.federation,
             tokens,
             metrics: Arc::default(),
             version: version(&config.version),
@@ -165,9 +168,9 @@ impl Server {
             address,
         });
         if server.host.is_none() {
-            server.bootstrap(config.federation.as_deref()).await?;
+            server.bootstrap(server.federation.as_deref()).await?;
         }
-        server.spawn_loops(config.federation, &tls).await;
+        server.spawn_loops(&tls).await;
         let mut filters = Filters::new(
             authenticator,
             Arc::clone(&server.authorizer),
@@ -206,15 +209,15 @@ impl Server {
         self.tracker.wait().await;
     }
 
-    async fn spawn_loops(self: &Arc<Self>, federation: Option<String>, tls: &Arc<ServerTls>) {
+    async fn spawn_loops(self: &Arc<Self>, tls: &Arc<ServerTls>) {
         match &self.host {
             // The host's own controllers empty namespaces and follow owners, here as well.
             Some(host) => host.follow(&self.registry, tls, &self.token, &self.tracker),
             None => self.spawn_loops_of_a_cluster(),
         }
         // The kinds that objects define are served before the first request is.
-        if let Some(namespace) = federation {
-            let types = FederatedTypes::new(self, namespace);
+        if let Some(namespace) = &self.federation {
+            let types = FederatedTypes::new(self, namespace.clone());
             self.at_last(|| types.reconcile()).await;
             self.tracker.spawn(types.run());
         }

@@ -147,6 +147,38 @@ async fn a_kind_that_a_member_defines_is_federated_in_a_group_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn definitions_are_federated_and_serve_their_kinds_in_the_members() {
+    let (federation, kubefed, admin) = a_federation().await;
+    let member = federation.member("one").admin();
+    let name = "customresourcedefinitions.apiextensions.k8s.io";
+    let said = kubefed.ok("enable crd").await;
+    assert!(
+        said.contains(&format!("federatedtypeconfig.core.kubefed.io/{name} created")),
+        "{said}"
+    );
+    // A schema is made of schemas; whoever describes the kind must come to an end.
+    let kubectl = federation.api.kubectl();
+    let explain = "explain federatedcustomresourcedefinition.spec.template.spec.versions.schema.openAPIV3Schema.properties";
+    eventually("kubectl explains the kind", async || {
+        kubectl.run(explain, "").await.status.success().then_some(())
+    })
+    .await;
+    let definition = widgets();
+    let object = json!({
+        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedCustomResourceDefinition",
+        "metadata": {"name": definition["metadata"]["name"]},
+        "spec": {"template": {"spec": definition["spec"]}, "placement": {"clusterSelector": {}}},
+    });
+    let path = "/apis/types.kubefed.io/v1beta1/federatedcustomresourcedefinitions";
+    admin.create(path, &object).await.expect("created");
+    let widgets = "/apis/example.com/v1/namespaces/default/widgets";
+    eventually("the member serves the kind", async || {
+        member.create(widgets, &widget("v1", "a")).await.ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_namespace_is_federated_with_all_that_is_in_it() {
     let (federation, kubefed, admin) = a_federation().await;
     let member = federation.member("one").admin();

@@ -265,6 +265,18 @@ async fn a_custom_resource_is_federated_like_any_other_kind() {
     let found = has(one, 3).await;
     assert_eq!((&found["spec"]["color"], &found["spec"]["replicas"]), (&json!("red"), &json!(4)));
 
+    // Nobody here knows the kind, so that the members tell what is wrong with a template.
+    let typo = |value: Value| json!({"spec": {"template": {"spec": {"colour": value}}}});
+    admin.merge(&path, &typo(json!("red"))).await.unwrap();
+    let object = told("False").await;
+    for cluster in object["status"]["clusters"].as_array().unwrap() {
+        assert_eq!(cluster["status"], "UpdateFailed");
+        let why = cluster["message"].as_str().unwrap();
+        assert!(why.contains(".spec.colour: field not declared in schema"), "{why}");
+    }
+    admin.merge(&path, &typo(Value::Null)).await.unwrap();
+    told("True").await;
+
     // A kind that goes from a member and comes back finds its objects again.
     let crd = format!("{CRDS}/widgets.example.com");
     two.admin().delete(&crd, &json!({})).await.unwrap();

@@ -70,6 +70,21 @@ async fn a_cluster_that_is_away_for_ever_holds_no_deletion_once_it_is_unjoined()
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_is_away_holds_no_deletion_of_what_it_never_had() {
+    let federation = with_ns(&["one"]).await;
+    let _silent = federation.join_silent("silent").await;
+    let everywhere = federate_configmap(&federation, "a").await;
+    state_is(&federation, &everywhere, "silent", "ClusterNotReady").await;
+    let path = federate_configmap(&federation, "b").await;
+    let elsewhere = json!({"spec": {"placement": {"clusters": [{"name": "one"}]}}});
+    federation.admin().merge(&path, &elsewhere).await.expect("changed");
+    told(&federation, &path, "True").await;
+    federation.admin().delete(&path, &json!({})).await.expect("deleted");
+    is_gone(&federation.api, &path).await;
+    is_gone(federation.member("one"), &there("b")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_hosts_own_namespace_is_marked_and_let_go_but_never_deleted() {
     let mut federation = a_federation_of(&[]).await;
     federation.stop_manager().await;

@@ -274,7 +274,17 @@ async fn the_end_of_a_type_is_the_end_of_its_sync_and_of_nothing_else() {
     // Nobody lets it go while no controller manager is there to end the sync.
     federation.stop_manager().await;
     let admin = federation.admin();
-    admin.delete(&type_config("configmaps"), &json!({})).await.expect("done");
+    let kubectl = federation.api.kubectl();
+    let delete = format!("-n {NAMESPACE} delete --wait=false federatedtypeconfigs");
+    let said = kubectl.run(&format!("{delete} secrets configmaps --dry-run=server"), "").await;
+    let warned = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert_eq!(warned.matches("Warning: ").count(), 1, "of secrets there are none: {warned}");
+    let said = kubectl.run(&format!("{delete} configmaps"), "").await;
+    assert!(said.status.success());
+    let again = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert_eq!(again, warned);
+    let stay = "1 object of federatedconfigmaps.types.kubefed.io stays in the store, and nobody reaches them until there is a FederatedTypeConfig";
+    assert!(warned.contains(stay), "{warned}");
     let held = admin.get(&type_config("configmaps")).await.expect("it is still there");
     assert!(held["metadata"]["deletionTimestamp"].is_string());
     federation.start_manager();

@@ -188,6 +188,27 @@ async fn a_kind_that_a_member_does_not_serve_is_told_and_harms_no_other_kind_or_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ready_cluster_that_loses_its_secret_harms_no_other() {
+    let federation = with_ns(&["one", "two"]).await;
+    let map = federate_configmap(&federation, "a").await;
+    told(&federation, &map, "True").await;
+    let secret = format!("/api/v1/namespaces/{NAMESPACE}/secrets/two");
+    let admin = federation.admin();
+    admin.delete(&secret, &json!({})).await.expect("deleted");
+    let clusters = format!("/apis/core.kubefed.io/v1beta1/namespaces/{NAMESPACE}/kubefedclusters");
+    eventually("the cluster is told of", async || {
+        let two = admin.get(&format!("{clusters}/two")).await.ok()?;
+        let mut conditions = two["status"]["conditions"].as_array()?.iter();
+        conditions.find(|condition| condition["type"] == "ConfigMalformed").map(drop)
+    })
+    .await;
+    kubefed_tests::scene::edit(&federation, &map, "second").await;
+    has(federation.member("one"), "a", "second").await;
+    federate_configmap(&federation, "b").await;
+    has(federation.member("one"), "b", "first").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_one_member_refuses_is_told_with_its_words_and_tried_again_when_it_changes() {
     let federation = with_ns(&["one", "two"]).await;
     let admin = federation.admin();

@@ -5,8 +5,9 @@ use kubefed_apimachinery::status::{Details, Status};
 use serde_json::Value;
 
 use super::{Call, decode, list, shape};
-use crate::admission::Options;
+use crate::admission::{Admission, Options};
 use crate::body::Body;
+use crate::federatedtypes;
 use crate::negotiate;
 use crate::query::{DeleteOptions, ListOptions};
 use crate::registry::{Deleted, Part, Route};
@@ -18,14 +19,9 @@ pub(super) async fn delete(
     body: axum::body::Body,
 ) -> Result<Response<Body>, Status> {
     let options = options(call, body).await?;
-    let now = (call.server.clock)();
     let admission = call.admission(route, Part::Main, Options::Delete(&options), options.dry_run);
-    let deleted = route
-        .resource
-        .delete(call.namespace(route), &call.info.name, &options, now, admission.as_ref())
-        .await
-        .map_err(|status| shape::in_group(status, route))?;
-    match deleted {
+    let namespace = call.namespace(route);
+    match one(call, route, namespace, &call.info.name, &options, admission.as_ref()).await? {
         Deleted::Held(object) => shape::one(call, route, &object, StatusCode::OK),
         Deleted::Gone(object) => {
             let resource = route.group_resource();
@@ -49,20 +45,32 @@ pub(super) async fn delete_collection(
 ) -> Result<Response<Body>, Status> {
     let options = options(call, body).await?;
     let (items, meta) = list::select(call, route, &ListOptions::parse(&call.query, false)?).await?;
-    let now = (call.server.clock)();
     let admission = call.admission(route, Part::Main, Options::Delete(&options), options.dry_run);
     for object in &items {
-        match route
-            .resource
-            .delete(&object.index.namespace, &object.index.name, &options, now, admission.as_ref())
-            .await
-        {
-            Ok(_) => {}
-            Err(status) if status.is_not_found() => {}
-            Err(status) => return Err(shape::in_group(status, route)),
+        let (namespace, name) = (&object.index.namespace, &object.index.name);
+        match one(call, route, namespace, name, &options, admission.as_ref()).await {
+            Err(status) if !status.is_not_found() => return Err(status),
+            _ => {}
         }
     }
     shape::list(call, route, items, &meta)
+}
+
+async fn one(
+    call: &Call<'_>,
+    route: &Route,
+    namespace: &str,
+    name: &str,
+    options: &DeleteOptions,
+    admission: Option<&Admission<'_>>,
+) -> Result<Deleted, Status> {
+    // While what it leaves behind can still be counted.
+    let left = federatedtypes::left_behind(call.server, route, namespace, name).await;
+    let now = (call.server.clock)();
+    let deleted = route.resource.delete(namespace, name, options, now, admission).await;
+    let deleted = deleted.map_err(|status| shape::in_group(status, route))?;
+    left.into_iter().for_each(|text| call.warnings.add(text));
+    Ok(deleted)
 }
 
 async fn options(call: &Call<'_>, body: axum::body::Body) -> Result<DeleteOptions, Status> {

@@ -10,6 +10,9 @@ use crate::rest::Error;
 /// How many objects of a kind are told one by one.
 const MOST: usize = 10;
 
+/// How objects go that only a sync lets go.
+const STUCK: &str = "set spec.propagation of the FederatedTypeConfig to Enabled; or take the finalizer kubefed.io/sync-controller from them: members keep then what they have";
+
 pub(super) fn findings(
     config: &FederatedTypeConfig,
     object: &Value,
@@ -33,9 +36,16 @@ pub(super) fn findings(
         }
     };
     if !config.propagation {
-        let message =
+        let mut message =
             format!("propagation is disabled; {} objects are left as they are", objects.len());
-        return vec![Finding::ok(check, message)];
+        let going = objects.iter().filter(|object| meta::deletion_timestamp(object).is_some());
+        return vec![match going.count() {
+            0 => Finding::ok(check, message),
+            count => {
+                message += &format!("; {count} of them are to be deleted and wait for it");
+                Finding::warn(check, message, STUCK)
+            }
+        }];
     }
     if object["status"]["propagationController"] != "Running" {
         let remedy = "see whether kubefed-controller-manager leads, and its log";
@@ -183,6 +193,21 @@ mod tests {
         assert_eq!(findings(&parsed, &config, &Err(missing))[0].outcome, Outcome::Fail);
         config["status"] = Value::Null;
         assert_eq!(findings(&parsed, &config, &Ok(Vec::new()))[0].outcome, Outcome::Fail);
+    }
+
+    #[test]
+    fn objects_that_cannot_go_without_propagation_are_told() {
+        let (mut parsed, config) = config();
+        parsed.propagation = false;
+        let stays = object(Value::Null);
+        let mut goes = stays.clone();
+        goes["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+        let left = &findings(&parsed, &config, &Ok(vec![stays.clone()]))[0];
+        assert_eq!((left.outcome, left.remedy.as_str()), (Outcome::Ok, ""));
+        let stuck = &findings(&parsed, &config, &Ok(vec![stays, goes]))[0];
+        assert_eq!(stuck.outcome, Outcome::Warn);
+        assert!(stuck.message.contains("1 of them are to be deleted"), "{}", stuck.message);
+        assert!(stuck.remedy.contains(kubefed_api::SYNC_FINALIZER), "{}", stuck.remedy);
     }
 
     #[test]
