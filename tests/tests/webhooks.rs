@@ -1,6 +1,7 @@
 //! Webhooks that are registered at a real host have their say in what is written to its extension.
 
 use kubefed_api::federatedtypeconfig;
+use kubefed_apiserver::audit;
 use kubefed_controllers::client::Client;
 use kubefed_tests::control_plane::{ControlPlane, EXTENSION, a_control_plane};
 use kubefed_tests::raw::{HTTP1, Raw};
@@ -51,6 +52,7 @@ fn answer(path: &str, request: &Value) -> Said {
         "/touch" => match patch(&label) {
             Said::Response(mut response) => {
                 response["warnings"] = json!(["mind the gap"]);
+                response["auditAnnotations"] = json!({"why": "because"});
                 Said::Response(response)
             }
             other => other,
@@ -144,7 +146,15 @@ async fn register(host: &ControlPlane, webhook: &Webhook) {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_hosts_webhooks_have_their_say_in_our_kinds() {
     let Some(host) = a_control_plane().await else { return };
-    let extension = host.extension().await;
+    let dir = tempfile::tempdir().expect("a directory");
+    let log = dir.path().join("audit.log");
+    let options = audit::Options {
+        path: log.clone(),
+        max_size: u64::MAX,
+        max_backups: 0,
+        policy: audit::Policy::default(),
+    };
+    let extension = host.extension_with(|config| config.audit = Some(options)).await;
     let past = host.client_past(&extension, "admin", &["system:masters"]);
     for mut config in federatedtypeconfig::defaults() {
         if config["metadata"]["name"] == "deployments.apps" {
@@ -187,6 +197,20 @@ async fn the_hosts_webhooks_have_their_say_in_our_kinds() {
     ] {
         assert!(metrics.contains(wanted), "{wanted}");
     }
+    eventually("what they said is recorded", async || {
+        let log = std::fs::read_to_string(&log).ok()?;
+        let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let of_touch =
+            lines.find(|line| line["annotations"]["touch.example.com/why"] == "because")?;
+        let mutated = r#"{"configuration":"ours","mutated":true,"webhook":"touch.example.com"}"#;
+        let place = "mutation.webhook.admission.k8s.io/round_0_index_0";
+        let allowed = "authorization.k8s.io/decision";
+        let annotations = &of_touch["annotations"];
+        (annotations[place] == mutated && annotations[allowed] == "allow").then_some(())?;
+        let open = "failed-open.validating.webhook.admission.k8s.io/round_0_index_2";
+        lines.any(|line| line["annotations"][open] == "ghost.example.com").then_some(())
+    })
+    .await;
     no_write_is_taken_before_the_webhooks_are_known(&host, &admin).await;
 }
 
