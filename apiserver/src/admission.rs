@@ -18,6 +18,7 @@ use crate::query::{DeleteOptions, Query, options_object};
 use crate::registry::{Part, Route, scale};
 use crate::user::UserInfo;
 
+mod cel;
 mod chain;
 pub(crate) mod grants;
 pub(crate) mod lifecycle;

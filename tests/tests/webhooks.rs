@@ -117,6 +117,11 @@ async fn register(host: &ControlPlane, webhook: &Webhook) {
         hook(webhook, "guard", &json!({"rules": rule("kubefedclusters", json!(["DELETE"]))})),
         hook(
             webhook,
+            "small",
+            &json!({"matchConditions": [{"name": "small", "expression": "object.metadata.name.size() < 3 && request.userInfo.username == 'admin'"}]}),
+        ),
+        hook(
+            webhook,
             "scale",
             &json!({
                 "objectSelector": null,
@@ -297,6 +302,11 @@ async fn refusals(admin: &Client, webhook: &Webhook) {
     let caught = json!({"metadata": {"labels": {"case": "deny"}}});
     let there = format!("{elsewhere}/there");
     assert_eq!(refusal(admin.merge(&there, &caught).await).0, 403);
+
+    // Conditions in CEL.
+    assert_eq!(refusal(admin.create(CLUSTERS, &cluster("no", "small")).await).0, 403);
+    admin.create(CLUSTERS, &cluster("larger", "small")).await.expect("created");
+    assert_eq!(webhook.take("/small").len(), 1);
 }
 
 async fn answers_that_are_none(admin: &Client) {

@@ -12,30 +12,21 @@ use kube_cel::cel::Value as Cel;
 use kubefed_apimachinery::gvk::GroupVersion;
 use kubefed_apimachinery::status::{Cause, Status};
 use serde_json::{Value, json};
-use tokio::sync::{Semaphore, oneshot, watch};
-use tokio::time::Instant;
+use tokio::sync::watch;
 
+use super::cel::{self, Inputs, from_json};
 use super::matching::{Asked, Matcher};
 use super::{Operation, Review};
 use crate::host::{Namespaces, Params};
 use crate::registry::{Part, Route};
 
-mod engine;
-mod expression;
 mod policy;
 
-use engine::{Inputs, from_json};
 pub(crate) use policy::{Binding, Bound, Policy};
 use policy::{Outcome, Verdict};
 
 /// How long a write waits at the start until the policies are known; as Kubernetes.
 const START: Duration = Duration::from_secs(10);
-/// How long the policies of one write may be evaluated; Kubernetes' budget for one binding is about a second.
-const EVALUATION: Duration = Duration::from_secs(2);
-/// How long a write waits for that, its turn included.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// How many writes are evaluated at a time: each takes a thread.
-const AT_A_TIME: usize = 8;
 /// A longer annotation is cut; Kubernetes' bound.
 const ANNOTATION_MAX: usize = 10 * 1024;
 
@@ -44,7 +35,6 @@ pub(crate) struct Policies {
     known: watch::Sender<Option<Arc<Vec<Bound>>>>,
     namespaces: Arc<Namespaces>,
     params: Params,
-    turns: Arc<Semaphore>,
 }
 
 /// One evaluation: a policy by a binding with one object of parameters.
@@ -64,12 +54,7 @@ struct Refusal {
 
 impl Policies {
     pub(crate) fn new(host: kube::Client, namespaces: Arc<Namespaces>) -> Self {
-        Policies {
-            known: watch::Sender::new(None),
-            namespaces,
-            params: Params::new(host),
-            turns: Arc::new(Semaphore::new(AT_A_TIME)),
-        }
+        Policies { known: watch::Sender::new(None), namespaces, params: Params::new(host) }
     }
 
     /// Puts these policies in force.
@@ -238,27 +223,16 @@ impl Policies {
         ]))
     }
 
-    /// Evaluates policies on a thread of its own, whose stack has room for the deepest expression.
+    /// Evaluates policies, one after the other.
     async fn evaluate(&self, evaluations: &[Evaluation<'_>]) -> Vec<Outcome> {
         let work: Vec<(Arc<Policy>, Inputs)> = evaluations
             .iter()
             .map(|evaluation| (Arc::clone(evaluation.policy), evaluation.inputs.clone()))
             .collect();
-        let outcomes = tokio::time::timeout(PATIENCE, async {
-            let turn = Arc::clone(&self.turns).acquire_owned().await.ok()?;
-            let (sender, receiver) = oneshot::channel();
-            let deadline = (Instant::now() + EVALUATION).into_std();
-            let thread = std::thread::Builder::new().name("cel".into()).stack_size(engine::STACK);
-            let evaluate = move || {
-                let outcomes =
-                    work.into_iter().map(|(policy, inputs)| policy.evaluate(inputs, deadline));
-                let _nobody_waits_any_more = sender.send(outcomes.collect());
-                drop(turn);
-            };
-            thread.spawn(evaluate).ok()?;
-            receiver.await.ok()
+        let outcomes = cel::run(move |deadline| {
+            work.into_iter().map(|(policy, inputs)| policy.evaluate(inputs, deadline)).collect()
         });
-        outcomes.await.ok().flatten().unwrap_or_else(|| {
+        outcomes.await.unwrap_or_else(|| {
             let failed = |evaluation: &Evaluation<'_>| {
                 let verdict =
                     evaluation.policy.failed("the policy could not be evaluated, or not in time");

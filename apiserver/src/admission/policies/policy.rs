@@ -8,8 +8,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 };
 use kube_cel::cel::Value;
 
-use super::engine::{Inputs, OUT_OF_BUDGET, Scope};
-use super::expression::{Expression, Variables, compile};
+use crate::admission::cel::{self, Expression, Inputs, OUT_OF_BUDGET, Scope, Variables, compile};
 use crate::admission::matching::Matcher;
 
 /// A longer message is not shown; Kubernetes' bound.
@@ -150,18 +149,10 @@ impl Policy {
     pub(crate) fn evaluate(&self, inputs: Inputs, deadline: Instant) -> Outcome {
         let scope = Scope::new(inputs, &self.variables, deadline);
         let failed = |why| Outcome { verdicts: vec![self.failed(why)], ..Outcome::default() };
-        let mut wrong = Vec::new();
-        for condition in &self.conditions {
-            match scope.value(condition) {
-                Ok(Value::Bool(false)) => return Outcome::default(),
-                Ok(_) => {}
-                Err(why) => wrong.push(why),
-            }
-        }
-        match wrong.as_slice() {
-            [] => {}
-            [why] => return failed(why.clone()),
-            whys => return failed(format!("[{}]", whys.join(", "))),
+        match cel::hold(&self.conditions, &scope) {
+            Ok(true) => {}
+            Ok(false) => return Outcome::default(),
+            Err(why) => return failed(why),
         }
         let mut outcome = Outcome::default();
         for validation in &self.validations {
@@ -216,8 +207,8 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::engine::from_json;
     use super::*;
+    use crate::admission::cel::from_json;
 
     fn outcome(spec: serde_json::Value) -> Outcome {
         let policy = json!({"metadata": {"name": "p"}, "spec": spec});

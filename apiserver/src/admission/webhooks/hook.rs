@@ -10,6 +10,7 @@ use k8s_openapi::api::admissionregistration::v1::{
 use kubefed_apimachinery::gvk::GroupVersion;
 use kubefed_apimachinery::labels::Selector;
 
+use super::conditions::Conditions;
 use crate::admission::matching::{self, Asked};
 
 /// As Kubernetes, where a webhook says nothing else, and at most.
@@ -25,7 +26,7 @@ pub(crate) struct Hook {
     /// What is wrong with a selector is told when it would have been asked.
     pub(super) namespaces: Result<Selector, String>,
     pub(super) objects: Result<Selector, String>,
-    pub(super) conditions: Vec<(String, String)>,
+    pub(super) conditions: Conditions,
     /// Whether a write goes on without an answer.
     pub(super) may_fail: bool,
     pub(super) timeout: Duration,
@@ -50,7 +51,6 @@ pub(super) struct Target {
 impl Hook {
     pub(crate) fn new(configuration: &str, webhook: MutatingWebhook) -> Self {
         let timeout = webhook.timeout_seconds.unwrap_or(TIMEOUT).clamp(1, MAX_TIMEOUT);
-        let conditions = webhook.match_conditions.unwrap_or_default().into_iter();
         Hook {
             configuration: configuration.to_owned(),
             name: webhook.name,
@@ -58,7 +58,7 @@ impl Hook {
             equivalent: webhook.match_policy.as_deref() != Some("Exact"),
             namespaces: matching::selector(webhook.namespace_selector.as_ref()),
             objects: matching::selector(webhook.object_selector.as_ref()),
-            conditions: conditions.map(|it| (it.name, it.expression)).collect(),
+            conditions: Conditions::new(webhook.match_conditions.unwrap_or_default()),
             may_fail: webhook.failure_policy.as_deref() == Some("Ignore"),
             timeout: Duration::from_secs(u64::from(timeout.unsigned_abs())),
             side_effects: webhook.side_effects,

@@ -20,7 +20,7 @@ const BYTES: u64 = 16 << 20;
 /// Of a thread that evaluates: room for the deepest expression, in a debug build too. Only what is used is taken.
 pub(super) const STACK: usize = 64 << 20;
 /// Kubernetes' text.
-pub(super) const OUT_OF_BUDGET: &str =
+pub(crate) const OUT_OF_BUDGET: &str =
     "validation failed due to running out of cost budget, no further validation rules will be run";
 
 /// What one evaluation may still spend.
@@ -60,14 +60,14 @@ fn take(from: &AtomicU64, amount: u64) -> Result<(), ExecutionError> {
 pub(crate) type Inputs = BTreeMap<&'static str, Value>;
 
 /// The world of one evaluation of a policy.
-pub(super) struct Scope {
+pub(crate) struct Scope {
     context: Context<'static>,
     budget: Arc<Budget>,
 }
 
 impl Scope {
     /// A world with these inputs, and with variables that are evaluated when they are first used.
-    pub(super) fn new(inputs: Inputs, variables: &Variables, deadline: Instant) -> Self {
+    pub(crate) fn new(inputs: Inputs, variables: &Variables, deadline: Instant) -> Self {
         let budget = Arc::new(Budget {
             steps: AtomicU64::new(STEPS),
             bytes: AtomicU64::new(BYTES),
@@ -99,7 +99,7 @@ impl Scope {
     ///
     /// # Errors
     /// Why there is none, in Kubernetes' words where it has some.
-    pub(super) fn value(&self, expression: &Expression) -> Result<Value, String> {
+    pub(crate) fn value(&self, expression: &Expression) -> Result<Value, String> {
         let value = resolve(expression, &self.context);
         // A loop may have swallowed that it was stopped.
         if self.budget.is_spent() || Instant::now() >= self.budget.deadline {
@@ -235,8 +235,8 @@ mod tests {
 
     use serde_json::json;
 
-    use super::super::expression::compile;
     use super::*;
+    use crate::admission::cel::expression::compile;
 
     fn evaluate_with(variables: &[(&str, &str)], text: &str) -> Result<Value, String> {
         let own = variables.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));

@@ -29,7 +29,7 @@ pub(crate) struct Expression {
     pub(crate) text: String,
     pub(super) tree: Result<IdedExpr, String>,
     /// The names that it mentions: of what is given to it, and of its own loops.
-    pub(super) names: BTreeSet<String>,
+    pub(crate) names: BTreeSet<String>,
     depth: usize,
 }
 
