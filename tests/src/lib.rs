@@ -5,6 +5,7 @@ pub mod cli;
 pub mod control_plane;
 pub mod etcd;
 pub mod front;
+pub mod installed;
 pub mod kubernetes;
 pub mod load;
 pub mod manifests;

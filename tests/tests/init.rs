@@ -1,13 +1,11 @@
-//! `kubefed init` and `deinit` with a real host. No node runs pods there: the servers are processes of the test, with the
-//! certificates and the rights that their pods would have.
+//! `kubefed init` and `deinit` with a real host.
 
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Output};
 
-use base64::Engine as _;
-use base64::prelude::BASE64_STANDARD;
 use kubefed_tests::cli::Kubefed;
 use kubefed_tests::control_plane::{ControlPlane, a_control_plane};
+use kubefed_tests::installed::{manage, path, serve};
 use kubefed_tests::manifests::{documents, overlay};
 use kubefed_tests::widgets::{self, CRDS, condition, is_gone, widget, widgets};
 use kubefed_tests::{Cluster, NAMESPACE, a_member, binary, eventually, federated_namespace};
@@ -86,19 +84,6 @@ fn stderr(output: &Output) -> String {
 
 fn kubeconfig(host: &ControlPlane) -> PathBuf {
     host.kubeconfig("host-cluster", "admin", &["system:masters"])
-}
-
-/// Where an object is.
-fn path(object: &Value) -> String {
-    let api_version = object["apiVersion"].as_str().expect("a version");
-    let root = if api_version.contains('/') { "apis" } else { "api" };
-    let kind = object["kind"].as_str().expect("a kind");
-    let plural = kubefed_api::federatedtypeconfig::plural_name(kind);
-    let name = object["metadata"]["name"].as_str().expect("a name");
-    match object["metadata"]["namespace"].as_str() {
-        None => format!("/{root}/{api_version}/{plural}/{name}"),
-        Some(namespace) => format!("/{root}/{api_version}/namespaces/{namespace}/{plural}/{name}"),
-    }
 }
 
 fn secret(name: &str) -> String {
@@ -189,102 +174,6 @@ async fn what_is_not_ours_survives_deinit() {
     let said = stdout(&kubefed(&[kubeconfig(&host)], "deinit").await);
     assert!(said.contains(&format!("Namespace {NAMESPACE} stays")), "{said}");
     kubectl.ok("get clusterrole kubefed-apiserver", "").await;
-}
-
-/// A process that ends with the test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ended_already = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
-
-fn start(name: &str, dir: &Path, flags: &[String]) -> Process {
-    let log = std::fs::File::create(dir.join(format!("{name}.log"))).expect("a log");
-    let mut command = Command::new(binary(name));
-    command.args(flags).stdin(Stdio::null());
-    command.stdout(log.try_clone().expect("a log")).stderr(log);
-    Process(command.spawn().expect("it starts"))
-}
-
-/// A kubeconfig such as pods have it, of a service account that `init` has made.
-async fn of_service_account(host: &ControlPlane, name: &str, dir: &Path) -> PathBuf {
-    let request =
-        json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
-    let accounts = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts");
-    let answer = host.admin().create(&format!("{accounts}/{name}/token"), &request).await;
-    let answer = answer.expect("a token");
-    let token = dir.join(format!("{name}.token"));
-    std::fs::write(&token, answer["status"]["token"].as_str().expect("a token")).expect("a file");
-    let objects = overlay("production");
-    let map = objects.iter().find(|object| object["kind"] == "ConfigMap").expect("a ConfigMap");
-    let text = map["data"]["kubeconfig"].as_str().expect("a kubeconfig");
-    let service_account = "/var/run/secrets/kubernetes.io/serviceaccount";
-    let text = text
-        .replace("https://kubernetes.default.svc", &host.url())
-        .replace(
-            &format!("{service_account}/ca.crt"),
-            &host.dir.path().join("ca.crt").display().to_string(),
-        )
-        .replace(&format!("{service_account}/token"), &token.display().to_string());
-    let file = dir.join(format!("{name}.kubeconfig"));
-    std::fs::write(&file, text).expect("a file");
-    file
-}
-
-/// The API server with what its pod would have, and the host's Service led to it.
-async fn serve(host: &ControlPlane, dir: &Path) -> Process {
-    let admin = host.admin();
-    let services: Vec<Value> = overlay("single-node")
-        .into_iter()
-        .filter(|object| object["kind"] == "APIService")
-        .collect();
-    for service in &services {
-        eventually("all is applied", async || {
-            admin
-                .get(&path(service))
-                .await
-                .ok()
-                .filter(|found| found["spec"]["service"].is_object())
-        })
-        .await;
-    }
-    let certificate = admin.get(&secret("kubefed-apiserver-tls")).await.expect("the certificate");
-    for key in ["tls.crt", "tls.key"] {
-        let bytes = BASE64_STANDARD.decode(certificate["data"][key].as_str().expect("data"));
-        std::fs::write(dir.join(key), bytes.expect("base64")).expect("a file");
-    }
-    let kubeconfig = of_service_account(host, "kubefed-apiserver", dir).await;
-    let endpoint = dir.join("endpoint");
-    let server = start(
-        "kubefed-apiserver",
-        dir,
-        &[
-            "--secure-port=0".to_owned(),
-            format!("--endpoint-file={}", endpoint.display()),
-            format!("--tls-cert-file={}", dir.join("tls.crt").display()),
-            format!("--tls-private-key-file={}", dir.join("tls.key").display()),
-            format!("--kubeconfig={}", kubeconfig.display()),
-            "--storage-backend=embedded".to_owned(),
-            format!("--data-dir={}", dir.join("data").display()),
-        ],
-    );
-    let address = eventually("the API server listens", async || {
-        std::fs::read_to_string(&endpoint).ok().filter(|address| address.ends_with('\n'))
-    })
-    .await;
-    let port: u16 =
-        address.trim().rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
-    let service = format!("/api/v1/namespaces/{NAMESPACE}/services/kubefed-apiserver");
-    let outside = json!({"spec": {"type": "ExternalName", "externalName": "localhost"}});
-    admin.merge(&service, &outside).await.expect("the Service is led elsewhere");
-    for service in &services {
-        let there = json!({"spec": {"service": {"port": port}}});
-        admin.merge(&path(service), &there).await.expect("and another port is named");
-    }
-    server
 }
 
 /// Federates a kind of the host that the federation does not ship, and then one that the host defines, in a group of its
@@ -380,16 +269,7 @@ async fn an_installed_federation_works_with_the_rights_that_it_is_given() {
     let defaults = kubefed_api::federatedtypeconfig::defaults().len();
     assert_eq!(found["items"].as_array().map(Vec::len), Some(defaults));
 
-    let controllers = of_service_account(&host, "kubefed-controller-manager", dir.path()).await;
-    let _manager = start(
-        "kubefed-controller-manager",
-        dir.path(),
-        &[
-            format!("--kubeconfig={}", controllers.display()),
-            "--healthz-addr=127.0.0.1:0".to_owned(),
-            "--metrics-addr=127.0.0.1:0".to_owned(),
-        ],
-    );
+    let _manager = manage(&host, dir.path()).await;
     stdout(&kubefed(&files, &format!("join cluster1 {context} --cluster-context cluster1")).await);
     let kubectl = host.kubectl("admin", &["system:masters"]);
     kubectl.ok("wait kubefedcluster cluster1 --for=condition=Ready --timeout=60s", "").await;
