@@ -30,6 +30,8 @@ pub const MANAGED_LABEL: &str = "kubefed.io/managed";
 pub const ORPHAN_ANNOTATION: &str = "kubefed.io/orphan";
 /// On a federated object: the `DeleteOptions` for the members' objects, as JSON.
 pub const DELETE_OPTIONS_ANNOTATION: &str = "kubefed.io/deleteoption";
+/// On the Lease of the controller managers: the scope that holds, `Cluster` or `Namespaced`, as its holder knows it.
+pub const SCOPE_ANNOTATION: &str = "kubefed.io/scope";
 /// Holds a federated object until its objects in the members are gone.
 pub const SYNC_FINALIZER: &str = "kubefed.io/sync-controller";
 

@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use crate::cache::{Cache, Key, Source};
 use crate::client::Client;
 use crate::control::{Control, path};
+use crate::scope;
 
 const COMPONENT: &str = "kubefed-controller-manager";
 const GROUP_VERSION: &str = "core.kubefed.io/v1beta1";
@@ -114,15 +115,19 @@ fn take_up(control: &Control, config: &watch::Sender<Arc<Value>>, found: Arc<Val
         return;
     }
     tracing::info!("took up a new KubeFedConfig");
-    if kubefedconfig::is_namespaced(&found) != control.is_namespaced {
-        let text = format!(
-            "The scope {} holds from the next start of the controller manager on; until then it is the one that it started with",
-            found["spec"]["scope"]
-        );
-        tracing::warn!("{text}");
-        if !meta::uid(&found).is_empty() {
-            control.events.warn(&found, COMPONENT, "RestartNeeded", &text);
-        }
+    if config.borrow()["spec"]["scope"] != found["spec"]["scope"] {
+        tell_scope(control, &found);
     }
     config.send_replace(found);
+}
+
+/// Says in the log and by an event that the scope of the config is not what holds, and why.
+pub(crate) fn tell_scope(control: &Control, config: &Value) {
+    if let Some((reason, text)) = scope::differs(config, control.reaches_all, control.is_namespaced)
+    {
+        tracing::warn!("{text}");
+        if !meta::uid(config).is_empty() {
+            control.events.warn(config, COMPONENT, reason, text);
+        }
+    }
 }

@@ -48,8 +48,10 @@ pub(crate) struct Control {
     pub(crate) federation: Client,
     /// The namespace of the control plane.
     pub(crate) namespace: String,
-    /// Whether the federation reaches only the namespace of the control plane. What the KubeFedConfig said when this
-    /// process began to lead: what is in the members was placed by that.
+    /// Whether the controllers had rights in all namespaces when this process began to lead.
+    pub(crate) reaches_all: bool,
+    /// Whether the federation reaches only the namespace of the control plane: as the KubeFedConfig and the rights were
+    /// when this process began to lead. What is in the members was placed by that.
     pub(crate) is_namespaced: bool,
     /// The KubeFedConfig, or the defaults while there is none.
     pub(crate) config: watch::Receiver<Arc<Value>>,
@@ -80,6 +82,11 @@ impl Control {
     /// The clusters as placement sees them.
     pub(crate) fn placeable(&self) -> Arc<Vec<placement::Cluster>> {
         self.placeable.borrow().clone().unwrap_or_default()
+    }
+
+    /// The namespace in which the objects of a kind are followed; empty: in all. There may be no right to more.
+    pub(crate) fn within(&self) -> &str {
+        if self.is_namespaced { &self.namespace } else { "" }
     }
 
     /// The key of what has this name beside the control plane.

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use kubefed_api::SCOPE_ANNOTATION;
 use kubefed_api::kubefedconfig::LeaderElection;
 use kubefed_apimachinery::time;
 use serde_json::{Value, json};
@@ -84,6 +85,8 @@ pub(crate) struct Lease<K> {
     keeper: K,
     identity: String,
     timing: LeaderElection,
+    /// What those who join clusters are to know; said with each renewal.
+    scope: &'static str,
     /// The Lease as we wrote it last.
     ours: Option<Value>,
     /// Another's Lease, and since when its spec has been so.
@@ -94,7 +97,13 @@ pub(crate) struct Lease<K> {
 
 impl<K: Keeper> Lease<K> {
     pub(crate) fn new(keeper: K, identity: String, timing: LeaderElection) -> Self {
-        Lease { keeper, identity, timing, ours: None, observed: None, renewed: Instant::now() }
+        let renewed = Instant::now();
+        Lease { keeper, identity, timing, scope: "Cluster", ours: None, observed: None, renewed }
+    }
+
+    /// Says with the Lease from the next renewal on which namespaces its holder serves.
+    pub(crate) fn tell_scope(&mut self, is_namespaced: bool) {
+        self.scope = if is_namespaced { "Namespaced" } else { "Cluster" };
     }
 
     /// Waits until this process leads.
@@ -257,6 +266,7 @@ impl<K: Keeper> Lease<K> {
         // Whole seconds on the wire, rounded up: others must not think that it runs out before we do.
         spec["leaseDurationSeconds"] = json!(self.timing.lease.as_millis().div_ceil(1000).max(1));
         spec["renewTime"] = now;
+        lease["metadata"]["annotations"][SCOPE_ANNOTATION] = json!(self.scope);
         lease
     }
 

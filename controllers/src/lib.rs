@@ -16,5 +16,6 @@ pub mod metrics;
 pub mod options;
 pub mod queue;
 mod scheduling;
+mod scope;
 mod sync;
 mod types;

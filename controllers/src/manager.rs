@@ -6,7 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use anyhow::bail;
-use kubefed_api::kubefedconfig::{self, LeaderElection};
+use kubefed_api::kubefedconfig::LeaderElection;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -17,7 +17,7 @@ use crate::control::Control;
 use crate::events::Recorder;
 use crate::lease::{InHost, Lease};
 use crate::metrics::Metrics;
-use crate::{cluster, config, scheduling, types};
+use crate::{cluster, config, scheduling, scope, types};
 
 /// How long a new leader waits for the newest config.
 const RELOAD: Duration = Duration::from_millis(500);
@@ -51,37 +51,43 @@ pub async fn run(
     metrics: Arc<Metrics>,
     token: CancellationToken,
 ) -> anyhow::Result<()> {
-    let config = tokio::select! {
+    let ask = async || {
+        let config = config::load(&federation, &namespace, file.as_deref()).await?;
+        anyhow::Ok((config, scope::reaches_all(&federation).await))
+    };
+    let (config, reaches_all) = tokio::select! {
         () = token.cancelled() => return Ok(()),
-        config = config::load(&federation, &namespace, file.as_deref()) => config?,
+        asked = ask() => asked?,
     };
     let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     let identity = format!("{}_{}", hostname.trim(), uuid::Uuid::new_v4());
     // Renewals must not stand in line behind other requests.
     let keeper = InHost::new(host.unlimited(), &namespace);
     let mut lease = Lease::new(keeper, identity, LeaderElection::of(&config));
+    lease.tell_scope(scope::is_limited(&config, reaches_all));
     tokio::select! {
         () = token.cancelled() => return Ok(()),
         () = lease.acquire() => {}
     }
     tracing::info!("promoted as leader");
     // Read once more: a candidate may have waited for days. But not for long: the lease is not renewed meanwhile.
-    let newest =
-        tokio::time::timeout(RELOAD, config::load(&federation, &namespace, file.as_deref()));
-    let config = newest.await.ok().and_then(Result::ok).unwrap_or(config);
+    let newest = tokio::time::timeout(RELOAD, ask()).await;
+    let (config, reaches_all) = newest.ok().and_then(Result::ok).unwrap_or((config, reaches_all));
+    let is_namespaced = scope::is_limited(&config, reaches_all);
+    lease.tell_scope(is_namespaced);
     config::tell(&config, &namespace, file.as_deref());
     metrics.leads(true);
 
     // Everything that writes obeys this token: it is cancelled when the lease is lost.
     let leading = token.child_token();
     let tracker = TaskTracker::new();
-    let is_namespaced = kubefedconfig::is_namespaced(&config);
     let (config, configs) = watch::channel(Arc::new(config));
     let (events, write_events) = Recorder::new(host.clone(), leading.clone());
     let control = Arc::new(Control {
         host,
         federation,
         namespace,
+        reaches_all,
         is_namespaced,
         config: configs,
         clusters: Cache::default(),
@@ -99,6 +105,7 @@ pub async fn run(
         tracker: tracker.clone(),
     });
     tracker.spawn(write_events);
+    config::tell_scope(&control, &control.config.borrow());
     tracing::info!("Starting cluster controller");
     tracker.spawn(cluster::run(Arc::clone(&control)));
     tracker.spawn(types::run(Arc::clone(&control)));

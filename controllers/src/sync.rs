@@ -153,7 +153,7 @@ impl Sync {
         self.load_records().await;
         let federated = &self.config.federated;
         let source = Source {
-            path: path(&federated.api_version(), "", &federated.plural_name),
+            path: path(&federated.api_version(), self.control.within(), &federated.plural_name),
             ..Source::default()
         };
         let follow = self.federated.objects.follow(
@@ -183,7 +183,7 @@ impl Sync {
                 .control
                 .federation
                 .list(
-                    &path("core.kubefed.io/v1alpha1", "", plural),
+                    &path("core.kubefed.io/v1alpha1", self.control.within(), plural),
                     "",
                     "application/json",
                     |record| found.push(record),

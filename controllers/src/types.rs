@@ -154,8 +154,10 @@ fn follow_namespaces(
     if let Some(kind) = wanted {
         let token = control.token.child_token();
         let (control_of_task, token_of_task) = (Arc::clone(control), token.clone());
-        let source =
-            Source { path: path(&kind.api_version(), "", &kind.plural_name), ..Source::default() };
+        let source = Source {
+            path: path(&kind.api_version(), control.within(), &kind.plural_name),
+            ..Source::default()
+        };
         control.tracker.spawn(async move {
             let control = control_of_task;
             let placements: Mutex<HashMap<Key, Value>> = Mutex::default();

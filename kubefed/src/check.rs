@@ -177,8 +177,8 @@ async fn findings(options: &Options) -> Vec<Finding> {
     let leases = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
     let now = Timestamp::now();
     let config = cluster.find(&format!("{core}/kubefedconfigs/kubefed")).await;
-    findings.push(control::config(config, namespace));
     let lease = cluster.find(&format!("{leases}/kubefed-controller-manager")).await;
+    findings.push(control::config(config, namespace, lease.as_ref().ok().and_then(Option::as_ref)));
     findings.push(control::leader(lease, now));
     findings.extend(clusters::all(cluster.list(&format!("{core}/kubefedclusters")).await, now));
     match cluster.list(&format!("{core}/federatedtypeconfigs")).await {

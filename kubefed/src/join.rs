@@ -8,7 +8,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 use kube::config::Kubeconfig;
-use kubefed_api::{SYSTEM_NAMESPACE, kubefedconfig};
+use kubefed_api::{SCOPE_ANNOTATION, SYSTEM_NAMESPACE, kubefedconfig};
 use serde_json::{Value, json};
 
 use crate::plane::DryRun;
@@ -143,9 +143,27 @@ fn clusters(namespace: &str) -> String {
     format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedclusters")
 }
 
-/// Whether the federation reaches only the namespace of its control plane.
+/// The scope that holds, as the controllers last told it.
+pub(crate) fn told_scope(lease: &Value) -> Option<&str> {
+    lease["metadata"]["annotations"][SCOPE_ANNOTATION].as_str()
+}
+
+/// Whether the federation reaches only the namespace of its control plane. The controllers know that, by their rights;
+/// where they never led, or we may not read what they tell, the config says what they are going to be asked for.
 async fn is_namespaced(ends: &Ends) -> anyhow::Result<bool> {
     let namespace = &ends.namespace;
+    let path = format!(
+        "/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/kubefed-controller-manager"
+    );
+    match ends.host.find(&path).await {
+        Ok(lease) => {
+            if let Some(scope) = lease.as_ref().and_then(told_scope) {
+                return Ok(scope == "Namespaced");
+            }
+        }
+        Err(error) if error.code == 403 => {}
+        Err(error) => return Err(error).context("the federation"),
+    }
     let path =
         format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedconfigs/kubefed");
     if let Some(config) = ends.host.find(&path).await.context("the federation")? {

@@ -485,7 +485,12 @@ impl Federation {
 
     /// The same, with the KubeFedConfig of a file.
     pub fn start_manager_with(&self, config: Option<PathBuf>) {
-        let client = self.api.client("system:kubefed-controller-manager", &[]);
+        self.start_manager_as("system:kubefed-controller-manager", config);
+    }
+
+    /// The same, as another user.
+    pub fn start_manager_as(&self, user: &str, config: Option<PathBuf>) {
+        let client = self.api.client(user, &[]);
         self.tracker.spawn(kubefed_controllers::manager::run(
             client.into(),
             NAMESPACE.into(),

@@ -26,9 +26,15 @@ impl Drop for Up {
 impl Up {
     /// Starts it, and waits until it says that the federation is ready.
     pub fn start(dir: &Path) -> Up {
+        Up::start_with(dir, &[])
+    }
+
+    /// The same, with more flags.
+    pub fn start_with(dir: &Path, flags: &[&str]) -> Up {
         let mut child = Command::new(binary("kubefed"))
             .args(["up", "--dir"])
             .arg(dir)
+            .args(flags)
             .stdout(Stdio::piped())
             .spawn()
             .expect("kubefed starts");

@@ -189,12 +189,29 @@ async fn the_guide_is_followed_on_a_running_federation() {
     let refused = kubectl.fails("apply --validate=strict -f -", &guide("3.1")).await;
     assert!(refused.contains("spec.caBundle"), "{refused}");
 
-    // The scope of the guide is another than that of the defaults, which holds until a restart.
-    eventually("the user is told so", async || {
-        let events = "get events --field-selector reason=RestartNeeded -o name";
+    // The scope of the guide would leave out the namespace that the guide places its objects in.
+    eventually("the user is told that it limits nothing", async || {
+        let events = "get events --field-selector reason=ScopeNotLimited -o name";
         (!kubectl.run(events, "").await.stdout.is_empty()).then_some(())
     })
     .await;
+    assert!(Up::down(dir.path()).status.success());
+    drop(up);
+
+    // The same after a restart of everything, also for a cluster that joins then.
+    let up = Up::start_with(dir.path(), &["--members=cluster1,cluster2,cluster3"]);
+    let kubectl = self::kubectl(&up);
     let checked = all_is_well(&up).await;
-    assert!(checked.contains("scope Namespaced"), "{checked}");
+    assert!(checked.contains("scope Namespaced, but the controllers serve all"), "{checked}");
+    let clusters =
+        r#"{"spec":{"placement":{"clusters":[{"name":"cluster2"},{"name":"cluster3"}]}}}"#;
+    let patch = "patch -n test-namespace federateddeployment test-deployment --type=merge";
+    kubectl.ok(&format!("{patch} -p {clusters}"), "").await;
+    let get = "-n test-namespace get deployment test-deployment -o name";
+    succeeds(&kubectl, &format!("--context cluster3 {get}"), "").await;
+    eventually("it has left the first", async || {
+        let found = kubectl.run(&format!("--context cluster1 {get}"), "").await;
+        text(&found).contains("NotFound").then_some(())
+    })
+    .await;
 }

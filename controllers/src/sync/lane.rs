@@ -136,10 +136,8 @@ impl Lane {
         let mut ready = self.member.ready.subscribe();
         let Some(sync) = self.sync.upgrade() else { return };
         let (target, control) = (&sync.config.target, &sync.control);
-        // There may be no right to more.
-        let within = if control.is_namespaced { control.namespace.as_str() } else { "" };
         let source = Source {
-            path: path(&target.api_version(), within, &target.plural_name),
+            path: path(&target.api_version(), control.within(), &target.plural_name),
             query: format!("&labelSelector={}%3Dtrue", MANAGED_LABEL.replace('/', "%2F")),
             metadata: !self.collects_status,
         };

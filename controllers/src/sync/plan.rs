@@ -71,20 +71,6 @@ pub(super) fn plan(
         plan.message = why;
         return plan;
     }
-    if control.is_namespaced
-        && config.target.is_namespaced()
-        && key.namespace != control.namespace
-        && !plan.deleting
-    {
-        // What is there of it by an earlier scope stays, and goes if it is deleted.
-        plan.ignored = true;
-        plan.reason = status::COMPUTE_PLACEMENT_FAILED;
-        plan.message = format!(
-            "the scope of the federation is Namespaced: only what is in namespace {} is propagated",
-            control.namespace
-        );
-        return plan;
-    }
     match placement::selected(object, &clusters) {
         Ok(selected) => plan.selected = selected,
         Err(why) => {

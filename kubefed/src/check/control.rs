@@ -6,11 +6,22 @@ use kubefed_apimachinery::time;
 use serde_json::Value;
 
 use super::Finding;
+use crate::join;
 use crate::rest::Error;
 
-pub(super) fn config(found: Result<Option<Value>, Error>, namespace: &str) -> Finding {
+/// `lease`: that of the controllers, who say by it which scope holds.
+pub(super) fn config(
+    found: Result<Option<Value>, Error>,
+    namespace: &str,
+    lease: Option<&Value>,
+) -> Finding {
     const CHECK: &str = "kubefedconfig";
+    let told = lease.and_then(join::told_scope);
     match found {
+        Ok(Some(config)) if scope(&config) == "Namespaced" && told == Some("Cluster") => {
+            let text = "scope Namespaced, but the controllers serve all namespaces, in which they have rights";
+            Finding::ok(CHECK, format!("{namespace}/kubefed, {text}"))
+        }
         Ok(Some(config)) => {
             Finding::ok(CHECK, format!("{namespace}/kubefed, scope {}", scope(&config)))
         }
@@ -67,6 +78,21 @@ mod tests {
 
     use super::super::Outcome;
     use super::*;
+
+    #[test]
+    fn a_scope_that_limits_nothing_is_told() {
+        let config = |scope: &str| Ok(Some(json!({"spec": {"scope": scope}})));
+        let lease = |scope: &str| json!({"metadata": {"annotations": {"kubefed.io/scope": scope}}});
+        for (scope, told, all) in [
+            ("Namespaced", Some(lease("Cluster")), true),
+            ("Namespaced", Some(lease("Namespaced")), false),
+            ("Namespaced", None, false),
+            ("Cluster", Some(lease("Cluster")), false),
+        ] {
+            let message = super::config(config(scope), "here", told.as_ref()).message;
+            assert_eq!(message.contains("serve all namespaces"), all, "{told:?}: {message}");
+        }
+    }
 
     #[test]
     fn a_leader_is_one_that_renews() {
