@@ -59,13 +59,13 @@ impl Sync {
             }]},
             "clusterStatus": told,
         });
-        match self.control.host.merge(&format!("{collection}/{}", key.name), &fields).await {
+        match self.control.federation.merge(&format!("{collection}/{}", key.name), &fields).await {
             Err(error) if error.is_not_found() => {
                 let mut new = fields;
                 new["apiVersion"] = json!(kind.api_version());
                 new["kind"] = json!(kind.kind);
                 new["metadata"]["name"] = json!(key.name);
-                self.control.host.create(&collection, &new).await?;
+                self.control.federation.create(&collection, &new).await?;
             }
             written => drop(written?),
         }
