@@ -96,7 +96,7 @@ pub(crate) async fn run(control: Arc<Control>) {
 
 impl Scheduler {
     async fn work(&self) {
-        let within = if self.control.is_namespaced { self.control.namespace.as_str() } else { "" };
+        let within = self.control.within();
         let of = |namespace: &str, plural: &str| Source {
             path: path(GROUP_VERSION, namespace, plural),
             ..Source::default()

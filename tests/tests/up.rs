@@ -203,15 +203,19 @@ async fn the_guide_is_followed_on_a_running_federation() {
     let kubectl = self::kubectl(&up);
     let checked = all_is_well(&up).await;
     assert!(checked.contains("scope Namespaced, but the controllers serve all"), "{checked}");
-    let clusters =
-        r#"{"spec":{"placement":{"clusters":[{"name":"cluster2"},{"name":"cluster3"}]}}}"#;
+    let label = r#"{"spec":{"template":{"metadata":{"labels":{"after":"restart"}}}}}"#;
     let patch = "patch -n test-namespace federateddeployment test-deployment --type=merge";
-    kubectl.ok(&format!("{patch} -p {clusters}"), "").await;
-    let get = "-n test-namespace get deployment test-deployment -o name";
-    succeeds(&kubectl, &format!("--context cluster3 {get}"), "").await;
-    eventually("it has left the first", async || {
-        let found = kubectl.run(&format!("--context cluster1 {get}"), "").await;
-        text(&found).contains("NotFound").then_some(())
-    })
-    .await;
+    kubectl.ok(&format!("{patch} -p {label}"), "").await;
+    let labelled = "-n test-namespace wait deployment test-deployment --for=jsonpath={.metadata.labels.after}=restart --timeout=30s";
+    kubectl.ok(&format!("--context cluster1 {labelled}"), "").await;
+    let everywhere = r#"{
+        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedConfigMap",
+        "metadata": {"name": "after", "namespace": "test-namespace"},
+        "spec": {"template": {"data": {"a": "b"}}, "placement": {"clusterSelector": {}}}
+    }"#;
+    kubectl.ok("apply -f -", everywhere).await;
+    for cluster in ["cluster1", "cluster3"] {
+        let get = "-n test-namespace get configmap after";
+        succeeds(&kubectl, &format!("--context {cluster} {get}"), "").await;
+    }
 }

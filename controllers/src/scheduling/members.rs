@@ -87,7 +87,7 @@ impl Scheduler {
 
     async fn follow_member(&self, federated: &Federated, watched: &Watched) {
         let (target, control) = (&federated.config.target, &self.control);
-        let within = if control.is_namespaced { control.namespace.as_str() } else { "" };
+        let within = control.within();
         let source = Source {
             path: path(&target.api_version(), within, &target.plural_name),
             query: format!("&labelSelector={}%3Dtrue", encode(MANAGED_LABEL)),
