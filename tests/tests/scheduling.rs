@@ -118,7 +118,9 @@ async fn the_guides_preference_divides_its_deployment() {
     // By weights two to one; only what is different was written, once.
     let preference = format!("{PREFERENCES}/{NAME}");
     admin.merge(&preference, &json!({"metadata": {"labels": {"touched": "yes"}}})).await.unwrap();
-    admin.merge(&preference, &json!({"spec": {"totalReplicas": 6}})).await.unwrap();
+    // Replicas may be moved from here on: else what the template asks for in between would be kept where it ran.
+    let six = json!({"spec": {"totalReplicas": 6, "rebalance": true}});
+    admin.merge(&preference, &six).await.unwrap();
     let object = divided(&federation, "deployments", &[("cluster1", 4), ("cluster2", 2)]).await;
     let generation = |object: &Value| object["metadata"]["generation"].as_i64().unwrap();
     assert_eq!(generation(&object), generation(&written) + 1);
@@ -139,8 +141,7 @@ async fn the_guides_preference_divides_its_deployment() {
     divided(&federation, "deployments", &[("cluster1", 4), ("cluster2", 2)]).await;
 
     // Without a strategy of that name nothing is moved; the guide's spreads over regions, of which there is one.
-    let spec =
-        json!({"spec": {"strategyName": "test-stragety", "rebalance": true, "clusters": null}});
+    let spec = json!({"spec": {"strategyName": "test-stragety", "clusters": null}});
     admin.merge(&preference, &spec).await.unwrap();
     let text = told(&admin, "StrategyNotFound").await;
     assert!(text.contains("test-stragety"), "{text}");
