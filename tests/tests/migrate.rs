@@ -393,9 +393,34 @@ async fn a_federation_moves_by_way_of_a_file() {
     let refused = scene.kubefed(&new.api, &migrate).await.expect_err("it is not whole");
     assert!(refused.contains("is not whole"), "{refused}");
 
+    // What can be moved only in part is not propagated, and nothing in the members is let go.
+    let namespace = "/api/v1/namespaces/ns";
+    let held = json!({
+        "apiVersion": "v1", "kind": "Namespace",
+        "metadata": {"name": "ns", "finalizers": ["example.com/hold"]},
+    });
+    admin.create("/api/v1/namespaces", &held).await.expect("created");
+    admin.delete(namespace, &json!({})).await.expect("going");
     let migrate = format!("migrate --from-file {shown}");
+    let refused = scene.kubefed(&new.api, &migrate).await.expect_err("the namespace is going");
+    assert!(refused.contains("FederatedDeployment ns/a0: "), "{refused}");
+    assert!(refused.contains("32 objects were refused"), "{refused}");
+    new.start_manager();
+    for name in MEMBERS {
+        new.wait_ready(name).await;
+    }
+    let configs = admin.get(&format!("{CORE}/federatedtypeconfigs")).await.unwrap();
+    for config in configs["items"].as_array().unwrap() {
+        assert_eq!(config["spec"]["propagation"], "Disabled", "{config}");
+    }
+    new.stop_manager().await;
+    let finalizers = json!({"metadata": {"finalizers": null}});
+    admin.merge(namespace, &finalizers).await.expect("let go");
+    is_gone(&new.api, namespace).await;
+
     let said = scene.kubefed(&new.api, &migrate).await.expect("moved");
     assert!(said.contains("FederatedDeployment: 10 moved, 0 unchanged"), "{said}");
+    assert!(said.contains("FederatedClusterRole: 0 moved, 10 unchanged"), "{said}");
     new.start_manager();
     all_is_told(&admin).await;
     eventually("the controllers look into every member", async || {
