@@ -227,3 +227,54 @@ fn plurals_are_those_that_kubefed_makes() {
         assert_eq!(federatedtypeconfig::plural_name(kind), plural);
     }
 }
+
+#[test]
+fn clusters_have_kubefeds_columns_before_ours() {
+    let cluster = kubefedcluster::definition();
+    let columns = cluster.versions[0].columns.iter().map(|column| column.name.to_lowercase());
+    let columns: Vec<String> = columns.collect();
+    assert_eq!(columns[..3], ["age", "ready", "kubernetes-version"]);
+}
+
+#[test]
+fn records_and_statuses_apart_want_what_kubefeds_had() {
+    let of = |kind: &str, fields: Value| {
+        let mut object = json!({"apiVersion": "core.kubefed.io/v1alpha1", "kind": kind});
+        for (name, value) in fields.as_object().into_iter().flatten() {
+            object[name] = value.clone();
+        }
+        check(&mut object)
+    };
+    let status = json!({"status": {
+        "templateVersion": "1", "overridesVersion": "2", "clusterVersions": [{"clusterName": "a", "version": "gen:1"}],
+    }});
+    for kind in ["PropagatedVersion", "ClusterPropagatedVersion"] {
+        assert_eq!(of(kind, status.clone()), (vec![], vec![]));
+        assert_eq!(of(kind, json!({})), (vec![], vec![]));
+        let (_, errors) = of(kind, json!({"status": {"clusterVersions": [{}]}}));
+        assert_eq!(errors.len(), 4, "{errors:?}");
+    }
+    let status = json!({"clusterStatus": [{"clusterName": "a", "status": {"loadBalancer": {}}}]});
+    assert_eq!(of("FederatedServiceStatus", status), (vec![], vec![]));
+    let (_, errors) = of("FederatedServiceStatus", json!({"clusterStatus": [{}]}));
+    assert_eq!(errors.len(), 2, "{errors:?}");
+}
+
+#[test]
+fn a_status_type_is_in_a_group_like_a_federated_one() {
+    let typed = |group: Value| {
+        let kind = json!({"version": "v1", "kind": "S", "pluralName": "s", "scope": "Namespaced", "group": group});
+        check(&mut changed(&guide("4.1"), &[("/spec/statusType", kind)])).1
+    };
+    assert_eq!(typed(json!("status.example.com")), Vec::<String>::new());
+    assert_eq!(typed(json!("")), ["spec.statusType.group: Required value"]);
+    assert_eq!(typed(json!("status")).len(), 1);
+}
+
+#[test]
+fn only_what_has_replicas_retains_them() {
+    let config = FederatedTypeConfig::from_value(&guide("4.1")).unwrap();
+    let kind = federated::definition(&config, None).unwrap();
+    let mut object = json!({"spec": {"retainReplicas": true}});
+    assert_eq!(kind.versions[0].schema.prune(&mut object), ["spec.retainReplicas"]);
+}
