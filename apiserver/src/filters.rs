@@ -57,6 +57,8 @@ pub struct Filters {
     /// Whether a request is for something that is served; only that is told apart in metrics.
     pub serves: Box<dyn Fn(&RequestInfo) -> bool + Send + Sync>,
     pub audit: Option<Arc<audit::Log>>,
+    /// Cancelled when the server is to end: a client by HTTP/1.1 is told to come back by another connection.
+    pub ending: CancellationToken,
     /// Cancelled when the server takes no more requests: watches end then, for they would not by themselves.
     pub draining: CancellationToken,
 }
@@ -81,6 +83,7 @@ impl Filters {
             writing: at_a_time(serving.max_writing),
             serves: Box::new(|_| true),
             audit: None,
+            ending: CancellationToken::new(),
             draining: CancellationToken::new(),
         }
     }
@@ -114,6 +117,7 @@ async fn outermost(
     next: Next,
 ) -> Response<Body> {
     let started = tokio::time::Instant::now();
+    let is_h2 = request.version() == Version::HTTP_2;
     let query = Query::parse(request.uri().query());
     let info = RequestInfo::new(request.method(), request.uri().path(), &query);
     let media = negotiate::accept(request.headers(), None).unwrap_or(Media::JSON);
@@ -172,7 +176,11 @@ async fn outermost(
         None => response,
     };
     let response = if reads { gzip::encode(response, takes_gzip).await } else { response };
-    finish(response, &audit_id, &warnings)
+    let mut response = finish(response, &audit_id, &warnings);
+    if !is_h2 && filters.ending.is_cancelled() {
+        close_after(&mut response);
+    }
+    response
 }
 
 /// Why there is no answer from the inner service.
@@ -234,6 +242,11 @@ fn finish(
     response
 }
 
+/// Ends the connection, which is by HTTP/1.1, with this answer, and says so.
+fn close_after(response: &mut Response<Body>) {
+    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+}
+
 /// Lets in whom it may: authentication, impersonation, the limit of requests at a time, authorization.
 async fn admit(
     State(filters): State<Arc<Filters>>,
@@ -256,8 +269,7 @@ async fn admit(
         Err(status) => {
             let mut response = refuse(status);
             if !is_h2 {
-                let close = HeaderValue::from_static("close");
-                response.headers_mut().insert(header::CONNECTION, close);
+                close_after(&mut response);
             }
             return response;
         }

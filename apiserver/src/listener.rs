@@ -14,7 +14,7 @@ use kubefed_certs::{Identity, ServerTls, not_after};
 use parking_lot::Mutex;
 use rustls::pki_types::CertificateDer;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -37,6 +37,9 @@ const MAX_CONNECTIONS: usize = 10_000;
 const VOUCHED: i64 = 60;
 /// How long requests may go on after the server began to end.
 const DRAIN: Duration = Duration::from_secs(8);
+/// How long a connection by HTTP/1.1 then waits for a request that may be on its way: unlike HTTP/2 it cannot say which
+/// requests it still takes.
+const LAST_REQUEST: Duration = Duration::from_secs(1);
 
 /// What is known of the connection of a request.
 #[derive(Clone, Debug)]
@@ -93,7 +96,8 @@ impl PeerCertificate {
     }
 }
 
-/// Serves until `token` is cancelled, then until the requests are done.
+/// Serves until `token` is cancelled, then until the requests are done, also those of connections that wait to be
+/// accepted.
 pub(crate) async fn serve(
     listener: TcpListener,
     tls: Arc<ServerTls>,
@@ -103,10 +107,20 @@ pub(crate) async fn serve(
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let connections = TaskTracker::new();
     let verifies = tls.verifies();
+    let begin = |stream, peer, permit| {
+        let (acceptor, app, closing) =
+            (TlsAcceptor::from(tls.config()), app.clone(), token.child_token());
+        connections.spawn(async move {
+            let _permit: OwnedSemaphorePermit = permit;
+            if let Err(error) = connection(stream, peer, acceptor, verifies, app, closing).await {
+                tracing::debug!(%peer, %error, "a connection ended");
+            }
+        });
+    };
     loop {
         let permit = tokio::select! {
             () = token.cancelled() => break,
-            permit = Arc::clone(&permits).acquire_owned() => permit,
+            permit = Arc::clone(&permits).acquire_owned() => permit.expect("it is never closed"),
         };
         let accepted = tokio::select! {
             () = token.cancelled() => break,
@@ -121,20 +135,29 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        let (acceptor, app, closing) =
-            (TlsAcceptor::from(tls.config()), app.clone(), token.child_token());
-        connections.spawn(async move {
-            let _permit = permit;
-            if let Err(error) = connection(stream, peer, acceptor, verifies, app, closing).await {
-                tracing::debug!(%peer, %error, "a connection ended");
-            }
-        });
+        begin(stream, peer, permit);
     }
-    drop(listener);
+    for (stream, peer) in waiting(listener) {
+        let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { break };
+        begin(stream, peer, permit);
+    }
     connections.close();
     if tokio::time::timeout(DRAIN, connections.wait()).await.is_err() {
         tracing::warn!("some requests did not end in time");
     }
+}
+
+/// Closes a listener, and returns the connections that it has not accepted yet: their clients know nothing of it, may
+/// have sent a request already, and would be reset.
+fn waiting(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    // Not by tokio, which may not have heard of the last ones.
+    let Ok(listener) = listener.into_std() else { return Vec::new() };
+    let accept = || {
+        let (stream, peer) = listener.accept()?;
+        stream.set_nonblocking(true)?;
+        Ok::<_, std::io::Error>((TcpStream::from_std(stream)?, peer))
+    };
+    std::iter::from_fn(|| accept().ok()).take(MAX_CONNECTIONS).collect()
 }
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -168,28 +191,39 @@ async fn connection(
             .max_header_list_size(MAX_HEADERS)
             .keep_alive_interval(Duration::from_secs(30))
             .keep_alive_timeout(Duration::from_secs(15));
-        until_closed(builder.serve_connection(io, service), &closing).await
+        until_closed(builder.serve_connection(io, service), &closing, Duration::ZERO).await
     } else {
         let mut builder = http1::Builder::new();
         builder
             .timer(TokioTimer::new())
             .header_read_timeout(HEADER_TIMEOUT)
             .max_buf_size(MAX_HEADERS as usize);
-        until_closed(builder.serve_connection(io, service), &closing).await
+        until_closed(builder.serve_connection(io, service), &closing, LAST_REQUEST).await
     }
 }
 
-/// Serves a connection; from `closing` on it takes no more requests. By HTTP/2 the client is told (GOAWAY), and what it
-/// sent before it knew is answered.
-async fn until_closed<C>(connection: C, closing: &CancellationToken) -> Result<(), BoxError>
+/// Serves a connection until some time after `closing`, when it takes no more requests. By HTTP/2 the client is told
+/// (GOAWAY), and what it sent before it knew is answered.
+async fn until_closed<C>(
+    connection: C,
+    closing: &CancellationToken,
+    after: Duration,
+) -> Result<(), BoxError>
 where
     C: GracefulConnection,
     C::Error: Into<BoxError>,
 {
     let mut connection = pin!(connection);
+    let end = async {
+        closing.cancelled().await;
+        tokio::time::sleep(after).await;
+    };
     tokio::select! {
         outcome = connection.as_mut() => return outcome.map_err(Into::into),
-        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = end => connection.as_mut().graceful_shutdown(),
     }
     connection.await.map_err(Into::into)
 }
+
+#[cfg(test)]
+mod tests;

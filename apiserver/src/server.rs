@@ -179,6 +179,7 @@ impl Server {
         );
         let registry = Arc::clone(&server.registry);
         filters.serves = Box::new(move |info| serves(&registry, info));
+        filters.ending = token.clone();
         if let Some(options) = config.audit {
             let path = options.path.display().to_string();
             let log = audit::Log::start(options, &server)
