@@ -7,13 +7,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kubefed_certs::ClientTls;
-use kubefed_controllers::client::{Access, Client};
+use kubefed_controllers::client::{Access, Client, Error};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How often a server is asked whether it is ready.
 const PROBE: Duration = Duration::from_millis(20);
-const PROBE_TIMEOUT: Duration = Duration::from_secs(1);
+const PROBE_TIMEOUT: Duration = Duration::from_millis(500);
+/// After so many probes without an answer it is not. One that says so is believed at once.
+const SILENT: u32 = 3;
 
 pub struct Balancer {
     pub address: SocketAddr,
@@ -54,8 +58,7 @@ impl Balancer {
                         if server.is_ready.load(Ordering::SeqCst)
                             && let Ok(mut there) = TcpStream::connect(server.address).await
                         {
-                            let _broken =
-                                tokio::io::copy_bidirectional(&mut here, &mut there).await;
+                            forward(&mut here, &mut there).await;
                             return;
                         }
                     }
@@ -70,10 +73,26 @@ impl Balancer {
     }
 }
 
+/// Each direction for itself: where a side takes no more, what it has said still arrives.
+async fn forward(here: &mut TcpStream, there: &mut TcpStream) {
+    let ((mut from_here, mut to_here), (mut from_there, mut to_there)) =
+        (here.split(), there.split());
+    tokio::join!(copy(&mut from_here, &mut to_there), copy(&mut from_there, &mut to_here));
+}
+
+async fn copy(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>) {
+    let _broken = tokio::io::copy(from, to).await;
+    let _broken = to.shutdown().await;
+}
+
 async fn probe(client: Client, server: Arc<Server>) {
+    let mut silent = 0;
     loop {
-        let is_ready = client.text("/readyz", PROBE_TIMEOUT).await.is_ok();
-        server.is_ready.store(is_ready, Ordering::SeqCst);
+        let answer = client.text("/readyz", PROBE_TIMEOUT).await;
+        silent = if matches!(answer, Err(Error::Transport(_))) { silent + 1 } else { 0 };
+        if silent == 0 || silent >= SILENT {
+            server.is_ready.store(answer.is_ok(), Ordering::SeqCst);
+        }
         tokio::time::sleep(PROBE).await;
     }
 }
