@@ -9,6 +9,7 @@ use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 use kube::config::Kubeconfig;
 use kubefed_api::{SCOPE_ANNOTATION, SYSTEM_NAMESPACE, kubefedconfig};
+use kubefed_apimachinery::meta;
 use serde_json::{Value, json};
 
 use crate::plane::DryRun;
@@ -180,8 +181,7 @@ async fn is_namespaced(ends: &Ends) -> anyhow::Result<bool> {
 }
 
 /// The objects in a member that give an account its rights: path of the collection, and object.
-fn rights(ends: &Ends, namespaced: bool) -> Vec<(String, Value)> {
-    let (namespace, account) = (&ends.namespace, &ends.account);
+fn rights(namespace: &str, account: &str, namespaced: bool) -> Vec<(String, Value)> {
     let api = "rbac.authorization.k8s.io/v1";
     let subjects = json!([{"kind": "ServiceAccount", "name": account, "namespace": namespace}]);
     let everything = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
@@ -246,9 +246,9 @@ async fn create_rights(member: &Cluster, ends: &Ends, namespaced: bool) -> Resul
             }),
         ),
     ];
-    objects.extend(rights(ends, namespaced));
+    objects.extend(rights(namespace, account, namespaced));
     for (path, object) in objects {
-        let path = format!("{path}/{}", object["metadata"]["name"].as_str().unwrap_or(""));
+        let path = format!("{path}/{}", meta::name(&object));
         // To which role a binding binds cannot be changed.
         if object["roleRef"].is_object() {
             let found = member.find(&path).await?;
@@ -388,13 +388,11 @@ pub(crate) async fn unjoin(options: &UnjoinOptions) -> anyhow::Result<()> {
 async fn clean(member: &Cluster, ends: &Ends) -> anyhow::Result<()> {
     let namespace = &ends.namespace;
     // Bindings before roles; both scopes, whichever was used to join.
-    let mut objects = rights(ends, true);
-    objects.extend(rights(ends, false));
+    let mut objects = rights(namespace, &ends.account, true);
+    objects.extend(rights(namespace, &ends.account, false));
     objects.reverse();
     for (path, object) in objects {
-        member
-            .delete(&format!("{path}/{}", object["metadata"]["name"].as_str().unwrap_or("")))
-            .await?;
+        member.delete(&format!("{path}/{}", meta::name(&object))).await?;
     }
     member
         .delete(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/{}", ends.account))
@@ -416,4 +414,38 @@ async fn clean(member: &Cluster, ends: &Ends) -> anyhow::Result<()> {
         None => member.delete(&path).await?,
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(namespaced: bool) -> Vec<String> {
+        let rights = rights("fed", "a-host", namespaced);
+        rights.iter().map(|(path, object)| format!("{path}/{}", meta::name(object))).collect()
+    }
+
+    #[test]
+    fn an_account_has_the_rights_of_its_scope() {
+        let name = "kubefed-controller-manager:a-host";
+        let everywhere =
+            [format!("{RBAC}/clusterroles/{name}"), format!("{RBAC}/clusterrolebindings/{name}")];
+        assert_eq!(names(false), everywhere);
+        let health = "kubefed-controller-manager:fed:healthcheck-a-host";
+        let within = [
+            format!("{RBAC}/namespaces/fed/roles/{name}"),
+            format!("{RBAC}/namespaces/fed/rolebindings/{name}"),
+            format!("{RBAC}/clusterroles/{health}"),
+            format!("{RBAC}/clusterrolebindings/{health}"),
+        ];
+        assert_eq!(names(true), within);
+        for (_, object) in
+            rights("fed", "a-host", true).iter().chain(&rights("fed", "a-host", false))
+        {
+            // Kubernetes knows no verb `Get`, which KubeFed asked for.
+            assert!(!object["rules"].to_string().contains("Get"), "{object}");
+            let account = json!([{"kind": "ServiceAccount", "name": "a-host", "namespace": "fed"}]);
+            assert!(object["roleRef"].is_null() || object["subjects"] == account, "{object}");
+        }
+    }
 }

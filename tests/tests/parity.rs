@@ -1,4 +1,4 @@
-//! The table of what KubeFed did names only tests that there are.
+//! The tables of what KubeFed did, and of what its users asked for, name only tests that there are.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -39,24 +39,52 @@ fn has_test(source: &str, name: &str) -> bool {
     false
 }
 
+fn document(name: &str) -> String {
+    fs::read_to_string(root().join("docs").join(name)).expect("a document")
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository")
+}
+
+/// Fails if a line comes twice, or names a test that there is not.
+fn check(lines: &[(String, Vec<(String, String)>)]) {
+    let mut told = BTreeSet::new();
+    for (what, tests) in lines {
+        assert!(told.insert(what), "{what:?} comes twice");
+        for (file, test) in tests {
+            let source = fs::read_to_string(root().join(file));
+            let source = source.unwrap_or_else(|error| panic!("{what}: {file}: {error}"));
+            assert!(has_test(&source, test), "{what}: {file} has no test {test}");
+        }
+    }
+}
+
+#[test]
+fn every_wish_is_answered_and_what_is_done_is_shown() {
+    let document = document("differences-from-kubefed.md");
+    let rows = document.lines().filter(|line| line.starts_with("| ")).skip(1);
+    let rows: Vec<Vec<&str>> =
+        rows.map(|row| row.trim_matches(['|', ' ']).split(" | ").collect()).collect();
+    assert!(rows.len() > 15, "{} wishes", rows.len());
+    for row in &rows {
+        let [wish, answer, shown] = row.as_slice() else { panic!("{row:?} has not three cells") };
+        let is_done = answer.starts_with("Yes") || answer.starts_with("In part: ");
+        assert!(is_done || answer.starts_with("No, because "), "{wish}: {answer}");
+        assert_eq!(is_done, shown.contains("::"), "{wish}: {shown}");
+    }
+    check(&lines(&document));
+}
+
 #[test]
 fn every_test_that_the_parity_table_names_is_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the repository");
-    let document = fs::read_to_string(root.join("docs/kubefed-parity.md")).expect("the table");
+    let document = document("kubefed-parity.md");
     let lines = lines(&document);
     let rows = document.lines().filter(|line| line.starts_with("| ")).count();
     let heads = document.lines().filter(|line| line.starts_with("|---")).count();
     assert_eq!(lines.len(), rows - heads, "every line of a table names a test");
     assert!(lines.len() > 50, "{} lines", lines.len());
-    let mut told = BTreeSet::new();
-    for (what, tests) in &lines {
-        assert!(told.insert(what), "{what:?} comes twice");
-        for (file, test) in tests {
-            let source = fs::read_to_string(root.join(file));
-            let source = source.unwrap_or_else(|error| panic!("{what}: {file}: {error}"));
-            assert!(has_test(&source, test), "{what}: {file} has no test {test}");
-        }
-    }
+    check(&lines);
 }
 
 #[test]

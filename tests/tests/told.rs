@@ -54,7 +54,8 @@ async fn what_is_done_in_a_member_is_told_by_kubefeds_events() {
     member.merge(&there("c"), &held(json!(["example.com/hold"]))).await.expect("changed");
     told(&federation, &path, "True").await;
     admin.delete(&path, &json!({})).await.expect("deleted");
-    state_is(&federation, &path, "one", "WaitingForRemoval").await;
+    let waiting = state_is(&federation, &path, "one", "WaitingForRemoval").await;
+    assert_eq!(waiting["status"]["conditions"][0]["reason"], "CheckClusters");
     event(&federation, "WaitForRemovalInCluster").await;
     member.merge(&there("c"), &held(Value::Null)).await.expect("changed");
     is_gone(&federation.api, &path).await;
