@@ -1,14 +1,14 @@
 //! The federation as an extension of a real Kubernetes, reached through it.
 
 use std::process::{Command, Stdio};
-use std::sync::Arc;
 
 use kubefed_api::federatedtypeconfig;
 use kubefed_controllers::manager::Endpoints;
 use kubefed_tests::control_plane::{ControlPlane, a_control_plane};
+use kubefed_tests::installed::{manage, serve};
 use kubefed_tests::{NAMESPACE, a_member, binary, eventually, federated_namespace, guide, join_by};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
+use tempfile::TempDir;
 
 const CORE: &str = "/apis/core.kubefed.io/v1beta1";
 const TYPES: &str = "/apis/types.kubefed.io/v1beta1";
@@ -110,25 +110,12 @@ async fn the_guides_deployment_reaches_real_members_through_a_real_host() {
     let (Some(host), Some(one), Some(two)) = (host, one, two) else { return };
     let members = [("cluster1", &one), ("cluster2", &two)];
     let clusters = [("host-cluster", &host), members[0], members[1]];
-    let extension = host.extension().await;
-    host.register(&extension).await;
+    let dir = TempDir::new().expect("a directory");
+    let init = "init --host-cluster-context host-cluster --overlay single-node --timeout 90s";
+    let ((), _server) = tokio::join!(kubefed(&clusters, init), serve(&host, dir.path()));
+    let _manager = manage(&host, dir.path()).await;
     let admin = host.admin();
     let kubectl = host.kubectl("admin", &["system:masters"]);
-    for config in federatedtypeconfig::defaults() {
-        if config["metadata"]["name"] == "namespaces" {
-            let configs = format!("{CORE}/namespaces/{NAMESPACE}/federatedtypeconfigs");
-            admin.create(&configs, &config).await.expect("created");
-        }
-    }
-    let manager = CancellationToken::new();
-    let _ends_with_the_test = manager.clone().drop_guard();
-    let running = tokio::spawn(kubefed_controllers::manager::run(
-        host.client("system:kubefed-controller-manager", &["system:masters"]).into(),
-        NAMESPACE.into(),
-        None,
-        Arc::default(),
-        manager.clone(),
-    ));
     for (name, _) in members {
         let line = format!(
             "join {name} --cluster-context {name} --host-cluster-context host-cluster --v=2"
@@ -167,6 +154,8 @@ async fn the_guides_deployment_reaches_real_members_through_a_real_host() {
     let there = "-n test-namespace";
     let wait = "wait federateddeployment test-deployment --for=condition=Propagation --timeout=30s";
     kubectl.ok(&format!("{there} {wait}"), "").await;
+    let table = kubectl.ok(&format!("{there} get federateddeployments -o wide"), "").await;
+    assert!(table.contains("test-deployment") && table.contains("True"), "{table}");
 
     // An edit, and what is done in a member by hand.
     let patch = r#"patch federateddeployment test-deployment --type=merge -p {"spec":{"overrides":[{"clusterName":"cluster1","clusterOverrides":[{"path":"/spec/replicas","value":5}]}]}}"#;
@@ -193,8 +182,6 @@ async fn the_guides_deployment_reaches_real_members_through_a_real_host() {
     }
     let known = admin.get(&format!("{CORE}/namespaces/{NAMESPACE}/kubefedclusters")).await;
     assert_eq!(known.expect("a list")["items"], json!([]));
-    manager.cancel();
-    running.await.expect("it ends").expect("it ends well");
 }
 
 #[tokio::test(flavor = "multi_thread")]
