@@ -7,9 +7,10 @@ use std::process::{Child, Command, Stdio};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use kubefed_storage::etcd;
+use kubefed_tests::control_plane::{ControlPlane, a_control_plane};
 use kubefed_tests::etcd::free_ports;
 use kubefed_tests::manifests::documents;
-use kubefed_tests::{NAMESPACE, a_federation, binary, eventually, kubernetes};
+use kubefed_tests::{NAMESPACE, binary, eventually, kubernetes};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -17,8 +18,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 const MEMBERS: usize = 3;
 
 /// What `kubefed init` would apply.
-async fn installation() -> Vec<Value> {
-    let host = a_federation().await;
+async fn installation(host: &ControlPlane) -> Vec<Value> {
     let mut command = Command::new(binary("kubefed"));
     command.args(["init", "--dry-run"]);
     command.env("KUBECONFIG", host.kubeconfig("host", "admin", &["system:masters"]));
@@ -67,7 +67,8 @@ async fn answers(port: u16, path: &str) -> Option<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn three_members_find_each_other_and_believe_only_our_server() {
     let Some(program) = kubernetes::binary("kubernetes").await else { return };
-    let objects = installation().await;
+    let Some(host) = a_control_plane().await else { return };
+    let objects = installation(&host).await;
     let dir = TempDir::new().expect("a directory");
     mount(&objects, "kubefed-etcd-tls", &dir.path().join("tls"));
     mount(&objects, "kubefed-etcd-client", &dir.path().join("client"));
