@@ -37,8 +37,6 @@ pub(crate) struct Member {
     pub(crate) ready: watch::Sender<Readiness>,
     /// Told to probe at once.
     pub(crate) probe: Notify,
-    /// Whether what is recorded under its name may be about another cluster. It is known before the member is ready.
-    pub(crate) is_another: AtomicBool,
     pub(crate) token: CancellationToken,
 }
 

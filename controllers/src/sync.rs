@@ -173,6 +173,45 @@ impl Sync {
         tokio::join!(follow, planners, reporters, placements, lanes);
     }
 
+    /// The records of an earlier process: what they say need not be written again.
+    async fn load_records(&self) {
+        let plural = self.record_plural();
+        let prefix = format!("{}-", self.config.target.kind.to_lowercase());
+        loop {
+            let mut found = Vec::new();
+            let listed = self
+                .control
+                .federation
+                .list(
+                    &path("core.kubefed.io/v1alpha1", self.control.within(), plural),
+                    "",
+                    "application/json",
+                    |record| found.push(record),
+                )
+                .await;
+            if let Err(error) = listed {
+                tracing::warn!(%error, "the records cannot be read yet");
+                tokio::time::sleep(IMPATIENCE).await;
+                continue;
+            }
+            let mut work = self.work.lock();
+            for record in found {
+                let Some(name) = meta::name(&record).strip_prefix(&prefix) else { continue };
+                let key = Key { namespace: meta::namespace(&record).into(), name: name.into() };
+                let versions = Versions::of(&record);
+                work.insert(
+                    key,
+                    Work {
+                        versions: versions.clone(),
+                        recorded: Some(versions),
+                        ..Work::default()
+                    },
+                );
+            }
+            return;
+        }
+    }
+
     /// What it is called in events.
     fn component(&self) -> String {
         format!("{}-controller", self.name)
@@ -347,18 +386,7 @@ impl Sync {
         let mut involved: BTreeSet<String> = match &work.planned {
             // An event that changed nothing for the members, such as a status of our own.
             Some(before) if before.plan.asks_the_same(plan) => {
-                let before = &before.plan;
-                let mut names: BTreeSet<String> =
-                    plan.selected.symmetric_difference(&before.selected).cloned().collect();
-                if !Arc::ptr_eq(&before.clusters, &plan.clusters) {
-                    // What such a lane was to delete has waited for this plan.
-                    let anew = lanes.iter().filter(|(name, lane)| {
-                        !before.saw(name, &plan.clusters)
-                            && (lane.has(self, key) || work.versions.clusters.contains_key(*name))
-                    });
-                    names.extend(anew.map(|(name, _)| name.clone()));
-                }
-                names
+                plan.selected.symmetric_difference(&before.plan.selected).cloned().collect()
             }
             before => {
                 let known = work.versions.clusters.keys().chain(work.outcomes.keys());

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kubefed_api::kubefedconfig::HealthCheck;
-use kubefed_apimachinery::{meta, time};
+use kubefed_apimachinery::time;
 use serde_json::{Value, json};
 
-use crate::client::{Client, METADATA, METADATA_LIST};
+use crate::client::{Client, METADATA_LIST};
 
 /// What a probe found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,8 +21,6 @@ pub(super) struct Probe {
     pub(super) version: String,
     pub(super) region: String,
     pub(super) zones: Vec<String>,
-    /// That of its namespace kube-system, which no two clusters share; empty if it can't be told.
-    pub(super) uid: String,
 }
 
 impl Probe {
@@ -67,25 +65,11 @@ pub(super) async fn probe(client: &Client, timeout: Duration, describe: bool) ->
             .collect::<String>()
             .clone_into(&mut probe.version);
     }
-    if let Ok(namespace) = client.get_as("/api/v1/namespaces/kube-system", METADATA, timeout).await
-    {
-        meta::uid(&namespace).chars().take(100).collect::<String>().clone_into(&mut probe.uid);
-    }
     // Nodes may be hidden from us, or there may be many: a page says where the cluster is.
     if let Ok(nodes) = client.get_as("/api/v1/nodes?limit=500", METADATA_LIST, timeout).await {
         (probe.region, probe.zones) = places(&nodes);
     }
     probe
-}
-
-/// Whether records of the cluster's name may be about another one. `uid`: which one it is, if that can be told; `moved`:
-/// whether another was reached under the name until now.
-pub(super) fn is_another(status: &Value, uid: &str, moved: bool) -> bool {
-    if uid.is_empty() {
-        // One that was never probed has just been joined.
-        return moved || status["conditions"].as_array().is_none_or(Vec::is_empty);
-    }
-    status["clusterUID"] != *uid
 }
 
 fn places(nodes: &Value) -> (String, Vec<String>) {
@@ -196,7 +180,6 @@ pub(super) fn status(
         ("kubernetesVersion", json!(probe.version)),
         ("region", json!(probe.region)),
         ("zones", json!(probe.zones)),
-        ("clusterUID", json!(probe.uid)),
     ] {
         let empty = value == json!("") || value == json!([]);
         if !empty && old[field] != value {
@@ -244,118 +227,6 @@ mod tests {
             failed["conditions"][0]["lastTransitionTime"],
             first["conditions"][0]["lastTransitionTime"]
         );
-    }
-
-    #[test]
-    fn each_outcome_of_a_probe_has_the_conditions_of_kubefed() {
-        let malformed = Probe::malformed("spec.proxyURL: why".into());
-        let away = Probe { unreachable: Some("why".into()), ..Probe::default() };
-        let cases = [
-            (
-                malformed,
-                "notready",
-                json!([[
-                    "ConfigMalformed",
-                    "True",
-                    "ClusterConfigMalformed",
-                    "cluster's configuration may be malformed: spec.proxyURL: why"
-                ]]),
-            ),
-            (
-                away,
-                "offline",
-                json!([[
-                    "Offline",
-                    "True",
-                    "ClusterNotReachable",
-                    "cluster is not reachable: why"
-                ]]),
-            ),
-            (
-                probe(false),
-                "notready",
-                json!([
-                    ["Ready", "False", "ClusterNotReady", "/healthz responded without ok"],
-                    ["Offline", "False", "ClusterReachable", "cluster is reachable"],
-                ]),
-            ),
-            (
-                probe(true),
-                "ready",
-                json!([["Ready", "True", "ClusterReady", "/healthz responded with ok"]]),
-            ),
-        ];
-        let mut known = json!({});
-        for (second, (probe, state, wanted)) in (0..).zip(cases) {
-            assert_eq!(probe.state(), state);
-            let now = Timestamp::from_second(second).unwrap();
-            // Whatever was said before gives way as a whole.
-            known = status(&known, &probe, now, Duration::from_secs(300)).unwrap();
-            let conditions = known["conditions"].as_array().unwrap();
-            let fields = ["type", "status", "reason", "message"];
-            let told: Vec<Value> =
-                conditions.iter().map(|c| json!(fields.map(|field| &c[field]))).collect();
-            assert_eq!(json!(told), wanted);
-            for condition in conditions {
-                assert_eq!(condition["lastProbeTime"], time::rfc3339(now));
-                assert_eq!(condition["lastTransitionTime"], time::rfc3339(now));
-            }
-        }
-    }
-
-    #[test]
-    fn the_time_of_a_transition_stays_while_the_condition_does() {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let away = |why: &str| Probe { unreachable: Some(why.into()), ..Probe::default() };
-        let refresh = Duration::from_secs(300);
-        let first = status(&json!({}), &away("one"), at(0), refresh).unwrap();
-        let second = status(&first, &away("two"), at(10), refresh).unwrap();
-        let condition = &second["conditions"][0];
-        assert_eq!(condition["message"], "cluster is not reachable: two");
-        assert_eq!(condition["lastTransitionTime"], time::rfc3339(at(0)));
-        assert_eq!(condition["lastProbeTime"], time::rfc3339(at(10)));
-    }
-
-    #[test]
-    fn a_cluster_comes_back_after_successes_in_a_row_and_the_first_probe_counts_at_once() {
-        let check = HealthCheck { success_threshold: 2, ..CHECK };
-        let mut thresholds = Thresholds::default();
-        let found = [false, true, false, true, true];
-        let believed = found.map(|healthy| thresholds.take(probe(healthy), &check).is_ready());
-        assert_eq!(believed, [false, false, false, false, true]);
-        assert!(Thresholds::default().take(probe(true), &check).is_ready());
-    }
-
-    #[test]
-    fn what_a_cluster_that_is_away_told_last_stays() {
-        let at = |second| Timestamp::from_second(second).unwrap();
-        let refresh = Duration::from_secs(300);
-        let told = Probe { version: "v1.36.0".into(), uid: "u".into(), ..probe(true) };
-        let first = status(&json!({}), &told, at(0), refresh).unwrap();
-        assert_eq!(
-            (&first["kubernetesVersion"], &first["clusterUID"]),
-            (&json!("v1.36.0"), &json!("u"))
-        );
-        let away = Probe { unreachable: Some("why".into()), ..Probe::default() };
-        // The status is merged: what is not in it stays.
-        let second = status(&first, &away, at(10), refresh).unwrap();
-        assert!(second.get("kubernetesVersion").is_none() && second.get("clusterUID").is_none());
-    }
-
-    #[test]
-    fn records_are_about_the_cluster_that_was_last_joined() {
-        let known = json!({"conditions": [{"type": "Ready"}], "clusterUID": "u"});
-        for (name, status, uid, moved, another) in [
-            ("the same", known.clone(), "u", false, false),
-            ("the same at another address", known.clone(), "u", true, false),
-            ("another", known.clone(), "v", false, true),
-            ("it hides who it is", known.clone(), "", false, false),
-            ("it hides who it is, at another address", known, "", true, true),
-            ("just joined", json!({}), "u", false, true),
-            ("just joined, and hides who it is", json!({}), "", false, true),
-        ] {
-            assert_eq!(is_another(&status, uid, moved), another, "{name}");
-        }
     }
 
     #[test]

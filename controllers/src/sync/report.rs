@@ -7,8 +7,8 @@ use kubefed_api::status::{self, ClusterStatus, Propagation};
 use kubefed_apimachinery::{meta, time};
 use serde_json::{Value, json};
 
+use super::Sync;
 use super::plan::Plan;
-use super::{IMPATIENCE, Sync, Work};
 use crate::cache::Key;
 use crate::client::Error;
 use crate::control::path;
@@ -16,52 +16,6 @@ use crate::control::path;
 const RECORDS: &str = "core.kubefed.io/v1alpha1";
 
 impl Sync {
-    /// The records of an earlier process: what they say need not be written again.
-    pub(super) async fn load_records(&self) {
-        let plural = self.record_plural();
-        let prefix = format!("{}-", self.config.target.kind.to_lowercase());
-        loop {
-            let mut found = Vec::new();
-            let listed = self
-                .control
-                .federation
-                .list(
-                    &path(RECORDS, self.control.within(), plural),
-                    "",
-                    "application/json",
-                    |record| found.push(record),
-                )
-                .await;
-            if let Err(error) = listed {
-                tracing::warn!(%error, "the records cannot be read yet");
-                tokio::time::sleep(IMPATIENCE).await;
-                continue;
-            }
-            let mut work = self.work.lock();
-            for record in found {
-                let Some(name) = meta::name(&record).strip_prefix(&prefix) else { continue };
-                let key = Key { namespace: meta::namespace(&record).into(), name: name.into() };
-                let versions = Versions::of(&record);
-                work.insert(
-                    key,
-                    Work {
-                        versions: versions.clone(),
-                        recorded: Some(versions),
-                        ..Work::default()
-                    },
-                );
-            }
-            return;
-        }
-    }
-
-    /// Another cluster is joined under a name: what it has of what the old one had must be seen.
-    pub(super) fn doubt_versions(&self, cluster: &str) {
-        let mut work = self.work.lock();
-        let versions = work.values_mut().filter_map(|work| work.versions.clusters.get_mut(cluster));
-        versions.for_each(String::clear);
-    }
-
     pub(super) async fn report_for_ever(&self) {
         loop {
             let key = self.reports.next().await;
