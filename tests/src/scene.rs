@@ -88,6 +88,14 @@ pub async fn near_and_far() -> (Federation, Proxy) {
 pub async fn with_ns(members: &[&str]) -> Federation {
     let federation = a_federation_of(members).await;
     a_namespace_everywhere(&federation.admin(), "ns").await;
+    for name in members {
+        let member = federation.member(name).admin();
+        // Until then the member refuses whatever is to be in it.
+        eventually(&format!("{name} has the namespace"), async || {
+            member.get("/api/v1/namespaces/ns").await.ok()
+        })
+        .await;
+    }
     federation
 }
 
