@@ -9,12 +9,11 @@ use kubefed_api::TYPES_GROUP;
 use kubefed_api::federatedtypeconfig::{self, ApiResource, FederatedTypeConfig, plural_name};
 use kubefed_apimachinery::meta;
 use serde_json::Value;
-use tokio::time::Instant;
 
 use crate::discovery::{self, Resource};
 use crate::enable::{self, Directive};
 use crate::plane::{self, Output};
-use crate::rest::{Cluster, Error};
+use crate::rest::Cluster;
 use crate::warn;
 
 mod contents;
@@ -22,7 +21,6 @@ mod template;
 
 /// How long a kind that was just enabled may take to be served.
 const SERVED: Duration = Duration::from_secs(10);
-const LOOK: Duration = Duration::from_millis(200);
 
 /// Flags of `federate`.
 #[derive(Args, Clone, Debug)]
@@ -238,24 +236,12 @@ async fn create(host: &Cluster, options: &Options, batches: &[Batch]) -> anyhow:
             let federated = &batch.config.federated;
             let title = format!("{} {:?}", federated.kind, meta::name(object));
             let path = federated.path(meta::namespace(object), "");
-            create_served(host, &path, object).await.with_context(|| title.clone())?;
+            let created = host.create_served(&path, object, SERVED).await;
+            created.with_context(|| title.clone())?;
             tracing::info!("Successfully created {title}");
         }
     }
     Ok(())
-}
-
-/// Creates an object whose kind may not be served yet.
-async fn create_served(host: &Cluster, path: &str, object: &Value) -> Result<(), Error> {
-    let deadline = Instant::now() + SERVED;
-    loop {
-        match host.create(path, object).await {
-            Err(error) if error.code == 404 && Instant::now() < deadline => {
-                tokio::time::sleep(LOOK).await;
-            }
-            outcome => return outcome.map(drop),
-        }
-    }
 }
 
 #[cfg(test)]

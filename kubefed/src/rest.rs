@@ -9,9 +9,12 @@ use http::{Method, Request, header};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::Value;
+use tokio::time::Instant;
 
 /// How long an answer may take.
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause before a collection that is not served yet is tried again.
+const LOOK: Duration = Duration::from_millis(100);
 /// How many objects of a list are asked for at a time.
 const PAGE: usize = 500;
 
@@ -161,6 +164,24 @@ impl Cluster {
 
     pub(crate) async fn create(&self, path: &str, object: &Value) -> Result<Value, Error> {
         self.call(Method::POST, path, "application/json", Some(object)).await
+    }
+
+    /// Creates an object whose kind may come to be served only within a time.
+    pub(crate) async fn create_served(
+        &self,
+        path: &str,
+        object: &Value,
+        within: Duration,
+    ) -> Result<Value, Error> {
+        let deadline = Instant::now() + within;
+        loop {
+            match self.create(path, object).await {
+                Err(error) if error.code == 404 && Instant::now() < deadline => {
+                    tokio::time::sleep(LOOK).await;
+                }
+                outcome => return outcome,
+            }
+        }
     }
 
     /// Writes the whole object, which has the resource version that it takes the place of.

@@ -49,7 +49,7 @@ impl Federation {
         if there.is_none() && !dry {
             let is_type = piece.is_type_config();
             let object = if is_type { piece::paused(&piece.object) } else { piece.object.clone() };
-            match self.create(&piece.collection, &object).await {
+            match self.cluster.create_served(&piece.collection, &object, SERVED).await {
                 Ok(made) => {
                     if let Some(record) = record {
                         self.record(record, &made).await?;
@@ -91,18 +91,6 @@ impl Federation {
         Ok(Outcome::Unchanged)
     }
 
-    async fn create(&self, collection: &str, object: &Value) -> Result<Value, Error> {
-        let deadline = Instant::now() + SERVED;
-        loop {
-            match self.cluster.create(collection, object).await {
-                Err(error) if error.code == 404 && Instant::now() < deadline => {
-                    tokio::time::sleep(LOOK).await;
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
     /// Writes the record of an object, which goes with it.
     async fn record(&self, record: &Piece, owner: &Value) -> Result<(), Error> {
         let mut object = record.object.clone();
@@ -110,7 +98,7 @@ impl Federation {
             "apiVersion": owner["apiVersion"], "kind": owner["kind"],
             "name": meta::name(owner), "uid": meta::uid(owner),
         }]);
-        match self.create(&record.collection, &object).await {
+        match self.cluster.create_served(&record.collection, &object, SERVED).await {
             Err(error) if error.code != 409 => return Err(error),
             _ => {}
         }
