@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use kubefed_api::SYSTEM_NAMESPACE;
@@ -204,9 +204,8 @@ async fn findings(options: &Options) -> Vec<Finding> {
 /// The federation and the context that leads to it.
 async fn connect(path: Option<&Path>, context: Option<&str>) -> anyhow::Result<(Cluster, String)> {
     let kubeconfig = rest::kubeconfig(path)?;
-    let context = context.map(str::to_owned).or_else(|| kubeconfig.current_context.clone());
-    let context = context.context("there is no current context: give --host-cluster-context")?;
-    Ok((Cluster::connect(&kubeconfig, &context).await?, context))
+    let context = rest::host_context(&kubeconfig, context)?;
+    Ok((Cluster::connect(&kubeconfig, context).await?, context.to_owned()))
 }
 
 /// A type, and those of its objects that don't propagate.

@@ -81,15 +81,12 @@ struct Ends {
 }
 
 async fn ends(name: &str, options: &HostOptions, config: Kubeconfig) -> anyhow::Result<Ends> {
-    let host_context =
-        options.host_cluster_context.clone().or_else(|| config.current_context.clone());
-    let host_context = host_context
-        .context("the kubeconfig has no current context: give --host-cluster-context")?;
-    let host_name = options.host_cluster_name.clone().unwrap_or_else(|| host_context.clone());
+    let host_context = rest::host_context(&config, options.host_cluster_context.as_deref())?;
+    let host_name = options.host_cluster_name.as_deref().unwrap_or(host_context);
     if host_name.contains([':', '/']) {
         bail!("{host_name:?} cannot be part of a name: give --host-cluster-name");
     }
-    let host = Cluster::connect(&config, &host_context).await?;
+    let host = Cluster::connect(&config, host_context).await?;
     let context = options.cluster_context.clone().unwrap_or_else(|| name.to_owned());
     let account = format!("{name}-{host_name}");
     Ok(Ends { host, namespace: options.kubefed_namespace.clone(), config, context, account })

@@ -82,6 +82,15 @@ pub(crate) fn kubeconfig(path: Option<&std::path::Path>) -> anyhow::Result<Kubec
     }
 }
 
+/// The context that a flag names, else the current one.
+pub(crate) fn host_context<'a>(
+    config: &'a Kubeconfig,
+    flag: Option<&'a str>,
+) -> anyhow::Result<&'a str> {
+    flag.or(config.current_context.as_deref())
+        .context("the kubeconfig has no current context: give --host-cluster-context")
+}
+
 impl Cluster {
     pub(crate) async fn connect(config: &Kubeconfig, context: &str) -> anyhow::Result<Self> {
         let named = config
@@ -118,10 +127,7 @@ impl Cluster {
         context: Option<&str>,
     ) -> anyhow::Result<Self> {
         let config = kubeconfig(path)?;
-        let context = context.map(str::to_owned).or_else(|| config.current_context.clone());
-        let context = context
-            .context("the kubeconfig has no current context: give --host-cluster-context")?;
-        Cluster::connect(&config, &context).await
+        Cluster::connect(&config, host_context(&config, context)?).await
     }
 
     /// PEM of the authorities that are trusted to speak for the cluster.
