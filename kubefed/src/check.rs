@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
-use kubefed_api::SYSTEM_NAMESPACE;
 use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
+use kubefed_api::{SYSTEM_NAMESPACE, kubefedconfig};
 use serde_json::{Value, json};
 
 use crate::rest::{self, Cluster};
-use crate::say;
+use crate::{plane, say};
 
 mod clusters;
 mod control;
@@ -173,15 +173,15 @@ async fn findings(options: &Options) -> Vec<Finding> {
     }
     findings.extend(servers::ready(cluster.text("/readyz?verbose").await));
     let namespace = &options.kubefed_namespace;
-    let core = format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}");
+    let core = |plural: &str| plane::core(namespace, plural);
     let leases = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
     let now = Timestamp::now();
-    let config = cluster.find(&format!("{core}/kubefedconfigs/kubefed")).await;
+    let config = cluster.find(&format!("{}/{}", core("kubefedconfigs"), kubefedconfig::NAME)).await;
     let lease = cluster.find(&format!("{leases}/kubefed-controller-manager")).await;
     findings.push(control::config(config, namespace, lease.as_ref().ok().and_then(Option::as_ref)));
     findings.push(control::leader(lease, now));
-    findings.extend(clusters::all(cluster.list(&format!("{core}/kubefedclusters")).await, now));
-    match cluster.list(&format!("{core}/federatedtypeconfigs")).await {
+    findings.extend(clusters::all(cluster.list(&core("kubefedclusters")).await, now));
+    match cluster.list(&plane::type_configs(namespace)).await {
         Ok(configs) if configs.is_empty() => findings.push(Finding::warn(
             "types",
             format!("no kind is federated: namespace {namespace} has no FederatedTypeConfig"),

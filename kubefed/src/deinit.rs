@@ -2,7 +2,6 @@
 
 use anyhow::{Context as _, bail};
 use clap::{Args, ValueEnum as _};
-use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
 use serde_json::Value;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -10,7 +9,7 @@ use tokio::time::Instant;
 use crate::init::HostOptions;
 use crate::init::manifests::{self, Overlay};
 use crate::rest::Cluster;
-use crate::say;
+use crate::{plane, say};
 
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -119,11 +118,7 @@ async fn delete_propagated(
     namespace: &str,
     deadline: Instant,
 ) -> anyhow::Result<()> {
-    let configs =
-        format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/federatedtypeconfigs");
-    let configs = host.list(&configs).await.context("the federation")?;
-    let kinds: Vec<FederatedTypeConfig> =
-        configs.iter().filter_map(|config| FederatedTypeConfig::from_value(config).ok()).collect();
+    let kinds = plane::read_type_configs(host, namespace).await.context("the federation")?;
     loop {
         let mut left = Vec::new();
         for kind in &kinds {

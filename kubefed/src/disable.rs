@@ -6,11 +6,12 @@ use anyhow::{Context as _, bail};
 use clap::{ArgAction, Args};
 use kubefed_api::TYPES_GROUP;
 use kubefed_api::federatedtypeconfig::{self, FederatedTypeConfig};
+use kubefed_apimachinery::meta;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::discovery;
-use crate::enable::objects;
+use crate::enable::{self, objects};
 use crate::init::manifests;
 use crate::plane::{self, CRDS, Front};
 use crate::rest::Cluster;
@@ -116,7 +117,7 @@ async fn generated(
     let namespace = &options.plane.kubefed_namespace;
     let target = discovery::target(host, namespace, name, options.version.as_deref()).await?;
     let group = options.federated_group.as_deref().unwrap_or(TYPES_GROUP);
-    let config = federatedtypeconfig::of_target(&target.api, group, "v1beta1");
+    let config = federatedtypeconfig::of_target(&target.api, group, enable::VERSION);
     FederatedTypeConfig::from_value(&config).map_err(anyhow::Error::msg)
 }
 
@@ -192,18 +193,14 @@ async fn clear(
     namespace: &str,
     config: &FederatedTypeConfig,
 ) -> anyhow::Result<()> {
-    let left = host.list(&plane::type_configs(namespace)).await.context("the federation")?;
-    let left: Vec<FederatedTypeConfig> = left
-        .iter()
-        .filter_map(|config| FederatedTypeConfig::from_value(config).ok())
-        .filter(|left| left.name != config.name)
-        .collect();
+    let mut left = plane::read_type_configs(host, namespace).await.context("the federation")?;
+    left.retain(|left| left.name != config.name);
     for object in objects::needless(front, namespace, config, &left) {
         let (path, title) = (manifests::path(&object), manifests::title(&object));
         let known = host.find(&path).await.with_context(|| title.clone())?;
         if known.is_some_and(|known| manifests::is_ours(&known)) {
             host.delete(&path).await.context(title)?;
-            let name = manifests::name(&object);
+            let name = meta::name(&object);
             say(&format!("{} {name:?} deleted", objects::resource_name(&object)));
         }
     }

@@ -19,7 +19,8 @@ use crate::say;
 pub(crate) mod objects;
 mod schema;
 
-const VERSION: &str = "v1beta1";
+/// The version of a federated kind, unless another is asked for.
+pub(crate) const VERSION: &str = "v1beta1";
 
 /// Flags of `enable`.
 #[derive(Args, Clone, Debug)]
@@ -171,9 +172,7 @@ pub(crate) async fn refuse(
     if home.context("the host cluster")?.is_none() {
         bail!("KubeFed system namespace {namespace:?} does not exist (--kubefed-namespace)");
     }
-    let configs = host.list(&plane::type_configs(namespace)).await.context("the federation")?;
-    let configs: Vec<FederatedTypeConfig> =
-        configs.iter().filter_map(|config| FederatedTypeConfig::from_value(config).ok()).collect();
+    let configs = plane::read_type_configs(host, namespace).await.context("the federation")?;
     if let Some(why) = objects::obstacle(wanted, &configs) {
         bail!("{why}");
     }

@@ -119,11 +119,8 @@ pub(crate) async fn federate(options: &Options) -> anyhow::Result<()> {
 
 /// The FederatedTypeConfigs. A cluster without a federation has none, which is fine for who only wants YAML.
 async fn configs(host: &Cluster, options: &Options) -> anyhow::Result<Vec<FederatedTypeConfig>> {
-    match host.list(&plane::type_configs(&options.plane.kubefed_namespace)).await {
-        Ok(configs) => Ok(configs
-            .iter()
-            .filter_map(|config| FederatedTypeConfig::from_value(config).ok())
-            .collect()),
+    match plane::read_type_configs(host, &options.plane.kubefed_namespace).await {
+        Ok(configs) => Ok(configs),
         Err(error) if options.output.is_some() => {
             tracing::info!("Falling back to what enable would make: {error}");
             Ok(Vec::new())
@@ -152,7 +149,7 @@ fn batch(
 
 /// The config that `enable` makes without flags.
 fn usual(target: &ApiResource) -> anyhow::Result<FederatedTypeConfig> {
-    let config = federatedtypeconfig::of_target(target, TYPES_GROUP, "v1beta1");
+    let config = federatedtypeconfig::of_target(target, TYPES_GROUP, enable::VERSION);
     FederatedTypeConfig::from_value(&config).map_err(anyhow::Error::msg)
 }
 

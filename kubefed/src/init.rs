@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::rest::{Cluster, Error};
-use crate::say;
+use crate::{plane, say};
 
 mod certificates;
 pub(crate) mod manifests;
@@ -73,10 +73,7 @@ pub(crate) async fn init(options: &Options) -> anyhow::Result<()> {
     let host = options.host.connect().await?;
     let objects = objects(&host, options).await.context("the host cluster")?;
     if options.dry_run {
-        for object in &objects {
-            say(&format!("---\n{}", serde_saphyr::to_string(object)?.trim_end()));
-        }
-        return Ok(());
+        return plane::print(&objects);
     }
     for object in &objects {
         tracing::info!("Applying {}", manifests::title(object));
@@ -206,8 +203,7 @@ async fn unavailable(host: &Cluster, service: &Value) -> Option<String> {
 
 /// Why a FederatedTypeConfig is not there, after an attempt to create it; one that is there stays as it is.
 async fn uncreated(host: &Cluster, namespace: &str, config: &Value) -> Option<String> {
-    let path = format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/federatedtypeconfigs");
-    match host.create(&path, config).await {
+    match host.create(&plane::type_configs(namespace), config).await {
         Err(error) if error.code != 409 => {
             Some(format!("{} cannot be created: {error}", manifests::title(config)))
         }

@@ -12,7 +12,7 @@ use kubefed_api::{SCOPE_ANNOTATION, SYSTEM_NAMESPACE, kubefedconfig};
 use kubefed_apimachinery::meta;
 use serde_json::{Value, json};
 
-use crate::plane::DryRun;
+use crate::plane::{self, DryRun};
 use crate::rest::{self, Cluster, Error};
 
 /// How long the member's token controller may take.
@@ -138,7 +138,7 @@ pub(crate) async fn join_in(config: Kubeconfig, options: &JoinOptions) -> anyhow
 
 /// Where the KubeFedClusters are.
 fn clusters(namespace: &str) -> String {
-    format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedclusters")
+    plane::core(namespace, "kubefedclusters")
 }
 
 /// The scope that holds, as the controllers last told it.
@@ -162,8 +162,7 @@ async fn is_namespaced(ends: &Ends) -> anyhow::Result<bool> {
         Err(error) if error.code == 403 => {}
         Err(error) => return Err(error).context("the federation"),
     }
-    let path =
-        format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedconfigs/kubefed");
+    let path = format!("{}/{}", plane::core(namespace, "kubefedconfigs"), kubefedconfig::NAME);
     if let Some(config) = ends.host.find(&path).await.context("the federation")? {
         return Ok(kubefedconfig::is_namespaced(&config));
     }

@@ -10,6 +10,7 @@ use kubefed_api::kubefedcluster;
 use kubefed_apimachinery::meta;
 use serde_json::Value;
 
+use crate::plane;
 use crate::rest::{Cluster, Error};
 
 /// The clusters that are ready, by name; or why one can't be asked.
@@ -17,9 +18,8 @@ pub(crate) async fn ready(
     host: &Cluster,
     namespace: &str,
 ) -> Result<Vec<(String, anyhow::Result<Cluster>)>, Error> {
-    let clusters = format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/kubefedclusters");
     let mut members = Vec::new();
-    for cluster in host.list(&clusters).await? {
+    for cluster in host.list(&plane::core(namespace, "kubefedclusters")).await? {
         if kubefedcluster::is_ready(&cluster) {
             let reached = reach(host, namespace, &cluster).await;
             members.push((meta::name(&cluster).to_owned(), reached));

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::{ArgAction, Args, ValueEnum};
 use kubefed_api::SYSTEM_NAMESPACE;
+use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
 use kubefed_apimachinery::decode;
 use serde_json::Value;
 
@@ -84,9 +85,23 @@ pub(crate) async fn front(host: &Cluster) -> Result<Front, Error> {
     })
 }
 
+/// Where the objects of the control plane itself are, by the plural of their kind.
+pub(crate) fn core(namespace: &str, plural: &str) -> String {
+    format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/{plural}")
+}
+
 /// Where the FederatedTypeConfigs are.
 pub(crate) fn type_configs(namespace: &str) -> String {
-    format!("/apis/core.kubefed.io/v1beta1/namespaces/{namespace}/federatedtypeconfigs")
+    core(namespace, "federatedtypeconfigs")
+}
+
+/// The FederatedTypeConfigs, but for those that nobody can follow because they are not what their schema says.
+pub(crate) async fn read_type_configs(
+    host: &Cluster,
+    namespace: &str,
+) -> Result<Vec<FederatedTypeConfig>, Error> {
+    let configs = host.list(&type_configs(namespace)).await?;
+    Ok(configs.iter().filter_map(|config| FederatedTypeConfig::from_value(config).ok()).collect())
 }
 
 /// The text of a file, `-` for standard input.

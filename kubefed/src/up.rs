@@ -10,7 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::join::{self, HostOptions, JoinOptions};
-use crate::plane::DryRun;
+use crate::plane::{self, DryRun};
 use crate::rest::{self, Cluster};
 use crate::say;
 
@@ -200,9 +200,9 @@ fn server(place: &Place, binary: &'static str, arguments: Vec<String>) -> Progra
 
 /// What a new control plane begins with. A KubeFedConfig is not among it: its scope could not be changed any longer.
 async fn prepare(host: &Cluster) -> anyhow::Result<()> {
-    let core = format!("/apis/core.kubefed.io/v1beta1/namespaces/{SYSTEM_NAMESPACE}");
+    let path = plane::type_configs(SYSTEM_NAMESPACE);
     for config in federatedtypeconfig::defaults() {
-        match host.create(&format!("{core}/federatedtypeconfigs"), &config).await {
+        match host.create(&path, &config).await {
             Err(error) if error.code != 409 => return Err(error).context("the federation"),
             _ => {}
         }

@@ -5,8 +5,8 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use kubefed_api::SYSTEM_NAMESPACE;
 use kubefed_api::federatedtypeconfig::plural_name;
-use kubefed_apimachinery::decode;
 use kubefed_apimachinery::patch::json as json_patch;
+use kubefed_apimachinery::{decode, meta};
 use serde_json::{Value, json};
 
 use crate::rest::{Cluster, Error};
@@ -151,13 +151,9 @@ fn join(dir: &str, path: &str) -> String {
     parts.join("/")
 }
 
-pub(crate) fn name(object: &Value) -> &str {
-    object["metadata"]["name"].as_str().unwrap_or("")
-}
-
 /// Kind and name, to tell of an object.
 pub(crate) fn title(object: &Value) -> String {
-    format!("{} {}", object["kind"].as_str().unwrap_or(""), name(object))
+    format!("{} {}", object["kind"].as_str().unwrap_or(""), meta::name(object))
 }
 
 /// Where an object is.
@@ -169,7 +165,7 @@ pub(crate) fn path(object: &Value) -> String {
         None => String::new(),
     };
     let plural = plural_name(object["kind"].as_str().unwrap_or(""));
-    format!("/{root}/{api_version}/{place}{plural}/{}", name(object))
+    format!("/{root}/{api_version}/{place}{plural}/{}", meta::name(object))
 }
 
 /// The labels of what is ours.

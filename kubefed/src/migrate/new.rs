@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::leader;
 use super::piece::{self, Item, PAUSED, Piece};
+use crate::plane;
 use crate::rest::{Cluster, Error};
 
 /// How long the controllers may take for what they are waited for.
@@ -107,7 +108,7 @@ impl Federation {
     }
 
     fn core(&self, plural: &str) -> String {
-        format!("/apis/core.kubefed.io/v1beta1/namespaces/{}/{plural}", self.namespace)
+        plane::core(&self.namespace, plural)
     }
 
     async fn configs(&self) -> anyhow::Result<Vec<Value>> {

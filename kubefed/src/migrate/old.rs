@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use super::piece::{self, Item, Piece};
 use super::{AT_A_TIME, leader};
 use crate::rest::{Cluster, Error};
-use crate::say;
+use crate::{plane, say};
 
 const CORE: &str = "core.kubefed.io/v1beta1";
 const RECORDS: &str = "core.kubefed.io/v1alpha1";
@@ -64,7 +64,7 @@ impl Old {
         mut each: impl AsyncFnMut(Found) -> anyhow::Result<()>,
     ) -> anyhow::Result<()> {
         let namespace = &self.namespace;
-        let core = |plural: &str| format!("/apis/{CORE}/namespaces/{namespace}/{plural}");
+        let core = |plural: &str| plane::core(namespace, plural);
         let mut namespaces = BTreeSet::from([namespace.clone()]);
         each(of_namespace(namespace)).await?;
         let config = format!("{}/{}", core("kubefedconfigs"), kubefedconfig::NAME);

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::FEDERATION;
 use crate::rest::Cluster;
-use crate::say;
+use crate::{plane, say};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
@@ -32,11 +32,9 @@ pub(super) async fn run(
     let clusters =
         [Cluster::connect(config, first).await?, Cluster::connect(config, second).await?];
 
+    let joined = plane::core(kubefed_api::SYSTEM_NAMESPACE, "kubefedclusters");
     for name in [first, second] {
-        let path = format!(
-            "/apis/core.kubefed.io/v1beta1/namespaces/{}/kubefedclusters/{name}",
-            kubefed_api::SYSTEM_NAMESPACE
-        );
+        let path = format!("{joined}/{name}");
         until(&format!("{name} is ready"), async || {
             host.get(&path).await.is_ok_and(|c| kubefed_api::kubefedcluster::is_ready(&c))
         })

@@ -8,6 +8,7 @@ use kubefed_api::{SYSTEM_NAMESPACE, kubefedcluster};
 use serde_json::Value;
 use tokio::time::Instant;
 
+use crate::plane;
 use crate::rest::Cluster;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -26,8 +27,7 @@ pub(super) async fn wait(host: &Cluster, wanted: &[String]) -> anyhow::Result<()
 }
 
 async fn missing(host: &Cluster, wanted: &[String]) -> Option<String> {
-    let core = format!("/apis/core.kubefed.io/v1beta1/namespaces/{SYSTEM_NAMESPACE}");
-    let clusters = match host.list(&format!("{core}/kubefedclusters")).await {
+    let clusters = match host.list(&plane::core(SYSTEM_NAMESPACE, "kubefedclusters")).await {
         Ok(clusters) => clusters,
         Err(error) => return Some(error.to_string()),
     };
@@ -41,7 +41,7 @@ async fn missing(host: &Cluster, wanted: &[String]) -> Option<String> {
         let name = cluster["metadata"]["name"].as_str().unwrap_or("");
         return Some(format!("cluster {name} is not ready: {}", why.join("; ")));
     }
-    let configs = match host.list(&format!("{core}/federatedtypeconfigs")).await {
+    let configs = match host.list(&plane::type_configs(SYSTEM_NAMESPACE)).await {
         Ok(configs) => configs,
         Err(error) => return Some(error.to_string()),
     };
