@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use kubefed_certs::ClientTls;
 use kubefed_controllers::client::{Access, Client};
-use kubefed_tests::raw::{ADMIN, Raw};
-use kubefed_tests::{Cluster, a_federation, eventually};
+use kubefed_tests::raw::{ADMIN, HTTP2, Raw};
+use kubefed_tests::{Cluster, PATIENCE, a_federation, eventually};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
 
 const BAD: &[(&str, &str)] = &[("authorization", "Bearer open-sesame")];
 
@@ -74,15 +77,59 @@ async fn who_proves_nothing_is_answered_each_time() {
         .await;
         assert!(version.contains("gitVersion"), "{version}");
     }
-    // Requests that the server has when it says that it takes no more are answered as well.
-    let mut raw = federation.raw_h2(None).await;
-    let Raw::Http2(sender) = &mut raw else { panic!("HTTP/2") };
-    let asked = (0..20).map(|_| {
-        let request = http::Request::get("https://localhost/version").body(Default::default());
-        sender.send_request(request.expect("a request"))
-    });
-    for answer in asked.collect::<Vec<_>>() {
-        assert_eq!(answer.await.expect("an answer").status(), 200);
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const HEADERS: u8 = 1;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const ACK: u8 = 1;
+/// END_STREAM and END_HEADERS.
+const WHOLE: u8 = 5;
+/// `:method: GET`, `:scheme: https`, `:path: /version`, `:authority: localhost`, as RFC 7541 packs them.
+const VERSION: &[u8] = b"\x82\x87\x04\x08/version\x01\x09localhost";
+/// The first byte of the headers of an answer: `:status: 200` in the same way.
+const OK: u8 = 0x88;
+
+/// A frame of HTTP/2 (RFC 9113, section 4.1).
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short frame").to_be_bytes();
+    [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// The first byte of each answer until the connection ends.
+async fn answers(stream: &mut TlsStream<TcpStream>) -> Vec<u8> {
+    let (mut answers, mut head) = (Vec::new(), [0; 9]);
+    while stream.read_exact(&mut head).await.is_ok() {
+        let [high, middle, low, kind, flags, ..] = head;
+        let mut payload = vec![0; u32::from_be_bytes([0, high, middle, low]) as usize];
+        stream.read_exact(&mut payload).await.expect("a whole frame");
+        let reply = match kind {
+            HEADERS => {
+                answers.push(payload[0]);
+                continue;
+            }
+            SETTINGS if flags & ACK == 0 => frame(SETTINGS, ACK, 0, &[]),
+            PING if flags & ACK == 0 => frame(PING, ACK, 0, &payload),
+            _ => continue,
+        };
+        stream.write_all(&reply).await.expect("the server reads");
+        stream.flush().await.expect("the server reads");
     }
-    until_closed(&raw).await;
+    answers
+}
+
+/// A client of HTTP/2 sends no more once it is told to go, so these frames are written by hand: all at once, before the
+/// server can have said anything of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_on_its_way_when_the_server_said_so_is_answered() {
+    let federation = a_federation().await;
+    let mut stream = federation.stream(None, HTTP2).await;
+    let requests = (0..20).map(|n| frame(HEADERS, WHOLE, 2 * n + 1, VERSION));
+    let requests: Vec<u8> = requests.flatten().collect();
+    let sent = [PREFACE, &frame(SETTINGS, 0, 0, &[]), &requests].concat();
+    stream.write_all(&sent).await.expect("the server reads");
+    stream.flush().await.expect("the server reads");
+    let answers = tokio::time::timeout(PATIENCE, answers(&mut stream)).await;
+    assert_eq!(answers.expect("the connection ends"), [OK; 20]);
 }
