@@ -226,12 +226,13 @@ impl Scene {
         let (admin, token) = (self.old.admin(), CancellationToken::new());
         admin.create(&path, &lock(0)).await.expect("created");
         tokio::spawn(token.clone().run_until_cancelled_owned(async move {
+            let mut renewals = tokio::time::interval(std::time::Duration::from_millis(100));
             for count in 1.. {
+                renewals.tick().await;
                 admin
                     .merge(&format!("{path}/kubefed-controller-manager"), &lock(count))
                     .await
                     .expect("renewed");
-                tokio::time::sleep(std::time::Duration::from_millis(100)).await;
             }
         }));
         token
