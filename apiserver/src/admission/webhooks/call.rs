@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use anyhow::Error;
 use bytes::Bytes;
 use http::{Method, Request, Uri, header};
 use http_body_util::{BodyExt as _, Full, LengthLimitError, Limited};
@@ -90,7 +91,9 @@ impl Caller {
                 .header(header::USER_AGENT, "kubefed-apiserver-admission")
                 .body(Full::new(body))
                 .map_err(|error| within(&error.to_string()))?;
-            let response = client.request(request).await.map_err(|error| within(&chain(&error)))?;
+            let response = client.request(request).await;
+            let response =
+                response.map_err(|error| within(&format!("{:#}", Error::from(error))))?;
             let code = response.status();
             let body = Limited::new(response.into_body(), MAX_ANSWER).collect().await;
             let body = body.map_err(|error| match error.downcast_ref::<LengthLimitError>() {
@@ -152,16 +155,6 @@ fn trust(ca: &[u8]) -> Result<ClientConfig, String> {
         format!("it has no caBundle, and the system trusts nobody that could be read: {error}")
     })?;
     Ok(builder.with_no_client_auth())
-}
-
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
 }
 
 /// Connects to the host of a URI, which may be the name of a Service: TLS goes by that name, the connection to where the
