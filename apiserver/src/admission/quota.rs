@@ -14,6 +14,13 @@ pub(crate) fn key(resource: &GroupResource) -> String {
     format!("count/{resource}")
 }
 
+/// The group and the plural of the kind whose objects are counted under this name, if any are.
+pub(crate) fn counted(key: &str) -> Option<(&str, &str)> {
+    let resource = key.strip_prefix("count/")?;
+    let (plural, group) = resource.split_once('.').unwrap_or((resource, ""));
+    Some((group, plural))
+}
+
 /// Whether a quota limits how many of these there are. One with a scope counts only what has scopes, as pods do.
 pub(crate) fn limits(quota: &ResourceQuota, key: &str) -> bool {
     let Some(spec) = &quota.spec else { return false };
@@ -139,6 +146,15 @@ mod tests {
         let mut quotas = [quota("a", "5", Some("0")), quota("b", "1", Some("1"))];
         assert!(charge(&mut quotas, KEY).is_err());
         assert_eq!(used(&quotas[0]), "0");
+    }
+
+    #[test]
+    fn the_name_of_a_count_tells_the_kind() {
+        for (group, plural) in [("types.kubefed.io", "federatedthings"), ("", "pods")] {
+            let resource = GroupResource { group: group.into(), resource: plural.into() };
+            assert_eq!(counted(&key(&resource)), Some((group, plural)));
+        }
+        assert_eq!(counted("requests.cpu"), None);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! limit. The creates that wait in a namespace are charged by one update, one batch after the other. If an object that
 //! was charged is not created after all, the host's quota controller counts anew some time.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use futures::StreamExt as _;
@@ -49,8 +49,8 @@ enum Refusal {
 struct Seen {
     /// By namespace and name.
     quotas: HashMap<String, BTreeMap<String, ResourceQuota>>,
-    /// What any of them limits.
-    limited: BTreeSet<String>,
+    /// The kinds, plurals by group, that any of them limits.
+    limited: HashMap<String, HashSet<String>>,
 }
 
 /// The quotas as they were last seen, and who charges them.
@@ -82,11 +82,15 @@ impl Quotas {
 
     /// Whether a quota limits such writes somewhere.
     pub(crate) fn concerns(&self, route: &Route, part: Part, operation: Operation) -> bool {
+        let definition = &route.resource.definition;
+        let limits = |seen: &Seen| {
+            let plurals = seen.limited.get(&definition.group);
+            plurals.is_some_and(|plurals| plurals.contains(&definition.plural))
+        };
         operation == Operation::Create
             && part == Part::Main
-            && route.resource.definition.namespaced
-            && (!self.is_ready()
-                || self.seen.read().limited.contains(&quota::key(&route.resource.group_resource())))
+            && definition.namespaced
+            && (!self.is_ready() || limits(&self.seen.read()))
     }
 
     /// Charges a new object to the quotas of its namespace.
@@ -194,8 +198,12 @@ impl Quotas {
             let mut seen = self.seen.write();
             let specs =
                 seen.quotas.values().flat_map(BTreeMap::values).filter_map(|it| it.spec.as_ref());
-            let limited = specs.flat_map(|spec| spec.hard.iter().flat_map(BTreeMap::keys));
-            seen.limited = limited.filter(|key| key.starts_with("count/")).cloned().collect();
+            let keys = specs.flat_map(|spec| spec.hard.iter().flat_map(BTreeMap::keys));
+            let mut limited: HashMap<String, HashSet<String>> = HashMap::new();
+            for (group, plural) in keys.filter_map(|key| quota::counted(key)) {
+                limited.entry(group.to_owned()).or_default().insert(plural.to_owned());
+            }
+            seen.limited = limited;
         }
         self.read.send_replace(true);
     }
