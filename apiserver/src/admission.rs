@@ -233,6 +233,15 @@ impl Admission<'_> {
         self.chain.validate(&review).await
     }
 
+    /// Charges a new object to the quotas of its namespace: once, and after all others have had their say.
+    ///
+    /// # Errors
+    /// 403 if there may be no more, or 500 if the host can't be asked.
+    pub(crate) async fn charge(&self, namespace: &str, name: &str) -> Result<(), Status> {
+        let review = Review { name: name.to_owned(), ..self.empty(Operation::Create, namespace) };
+        self.chain.charge(&review).await
+    }
+
     /// Lets all have their say in that an object goes.
     ///
     /// # Errors

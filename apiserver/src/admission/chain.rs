@@ -44,11 +44,14 @@ impl Chain {
         self.webhooks.mutate(review).await
     }
 
-    /// Those that may only refuse: ValidatingAdmissionPolicies, then validating webhooks, then quotas, for what a quota
-    /// counts is not to be refused any more.
+    /// Those that may only refuse: ValidatingAdmissionPolicies, then validating webhooks.
     pub(crate) async fn validate(&self, review: &Review<'_>) -> Result<(), Status> {
         self.policies.validate(review).await?;
-        self.webhooks.validate(review).await?;
+        self.webhooks.validate(review).await
+    }
+
+    /// Quotas, when all others have had their say: what a quota counts is not to be refused any more.
+    pub(crate) async fn charge(&self, review: &Review<'_>) -> Result<(), Status> {
         self.quotas.charge(review).await
     }
 }

@@ -120,6 +120,10 @@ impl Write<'_> {
             }
             if let Some(admission) = admission {
                 Box::pin(admission.validate(namespace, &candidate, None)).await?;
+                // Under another name it is still one object more.
+                if attempt == 1 {
+                    Box::pin(admission.charge(namespace, meta::name(&candidate))).await?;
+                }
             }
             let name = meta::name(&candidate).to_owned();
             let key = resource.key(namespace, &name);
