@@ -28,6 +28,7 @@ pub(crate) mod quota;
 pub(crate) mod webhooks;
 
 pub(crate) use chain::Chain;
+use matching::Asked;
 
 /// What is to happen to an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +104,11 @@ impl Review<'_> {
     /// The part of the object that is written, by its name in paths; empty for the object itself.
     pub(crate) fn subresource(&self) -> &'static str {
         self.part.subresource()
+    }
+
+    /// What rules ask of it.
+    fn asked(&self) -> Asked<'_> {
+        Asked::new(self.route, self.part, self.operation, &self.name)
     }
 
     /// The `request` of an AdmissionReview, in a version of the kind; without its uid and the objects.

@@ -9,6 +9,9 @@ use kubefed_apimachinery::labels::Selector;
 use kubefed_apimachinery::meta;
 use serde_json::Value;
 
+use super::Operation;
+use crate::registry::{Part, Route};
+
 /// What rules ask of a request.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
@@ -19,6 +22,19 @@ pub(crate) struct Asked<'a> {
     pub(crate) version: &'a GroupVersion,
     pub(crate) subresource: &'a str,
     pub(crate) name: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    /// `name` is empty where any may be meant.
+    pub(crate) fn new(route: &'a Route, part: Part, operation: Operation, name: &'a str) -> Self {
+        Asked {
+            operation: operation.as_str(),
+            definition: &route.resource.definition,
+            version: &route.version().group_version,
+            subresource: part.subresource(),
+            name,
+        }
+    }
 }
 
 /// Finds the version in which one of `rules` is about the request. With `equivalent`, a rule for another version of the

@@ -70,13 +70,7 @@ impl Policies {
     /// Whether a policy may have a say in such writes.
     pub(crate) fn concerns(&self, route: &Route, part: Part, operation: Operation) -> bool {
         let Some(known) = self.known.borrow().clone() else { return true };
-        let asked = Asked {
-            operation: operation.as_str(),
-            definition: &route.resource.definition,
-            version: &route.version().group_version,
-            subresource: part.subresource(),
-            name: "",
-        };
+        let asked = Asked::new(route, part, operation, "");
         known.iter().any(|bound| {
             !bound.bindings.is_empty()
                 && bound.policy.matcher.as_ref().map_or(true, |matcher| matcher.concerns(&asked))
@@ -178,13 +172,7 @@ impl Policies {
         matcher: &Matcher,
         review: &Review<'_>,
     ) -> Result<Option<GroupVersion>, Status> {
-        let asked = Asked {
-            operation: review.operation.as_str(),
-            definition: &review.route.resource.definition,
-            version: &review.route.version().group_version,
-            subresource: review.subresource(),
-            name: &review.name,
-        };
+        let asked = review.asked();
         let (object, old) = (review.object.as_ref(), review.old_object.as_ref());
         let Some(version) = matcher.version(&asked, object, old) else { return Ok(None) };
         if review.namespace.is_empty() || matcher.namespaces.is_everything() {

@@ -116,7 +116,7 @@ impl Webhooks {
 
     /// Whether the rules of any are about such a write.
     pub(crate) fn concerns(&self, route: &Route, part: Part, operation: Operation) -> bool {
-        let asked = asked(route, part, operation, "");
+        let asked = Asked::new(route, part, operation, "");
         self.mutating.concerns(&asked) || self.validating.concerns(&asked)
     }
 
@@ -202,7 +202,7 @@ impl Webhooks {
         hook: &Hook,
         review: &Review<'_>,
     ) -> Result<Option<GroupVersion>, Status> {
-        let asked = asked(review.route, review.part, review.operation, &review.name);
+        let asked = review.asked();
         let Some(version) = hook.version(&asked) else { return Ok(None) };
         let wrong = |why: &String| Status::internal(format!("webhook {:?}: {why}", hook.name));
         let objects = hook.objects.as_ref().map_err(wrong)?;
@@ -286,14 +286,4 @@ fn judge<T>(
     };
     metrics.answered(call, began.elapsed(), fault);
     outcome
-}
-
-fn asked<'a>(route: &'a Route, part: Part, operation: Operation, name: &'a str) -> Asked<'a> {
-    Asked {
-        operation: operation.as_str(),
-        definition: &route.resource.definition,
-        version: &route.version().group_version,
-        subresource: part.subresource(),
-        name,
-    }
 }
