@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
-use futures::StreamExt as _;
+use futures::future::BoxFuture;
+use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::api::Api;
@@ -133,8 +134,8 @@ impl Host {
         Ok(Arc::new(host))
     }
 
-    /// Follows the host's trust, which `tls` tells clients of, its namespaces, definitions and webhooks, and tells it what `registry`
-    /// serves, until `token` is cancelled.
+    /// Follows the host's trust, which `tls` tells clients of, its namespaces, its definitions and who has a say in
+    /// writes, and tells it what `registry` serves, until `token` is cancelled.
     pub(crate) fn follow(
         self: &Arc<Self>,
         registry: &Arc<Registry>,
@@ -142,33 +143,27 @@ impl Host {
         token: &CancellationToken,
         tracker: &TaskTracker,
     ) {
-        let announcing = announcements::follow(self.core.clone(), Arc::clone(registry));
-        tracker.spawn(token.clone().run_until_cancelled_owned(announcing));
+        let spawn = |task: BoxFuture<'static, ()>| {
+            tracker.spawn(token.clone().run_until_cancelled_owned(task));
+        };
+        spawn(announcements::follow(self.core.clone(), Arc::clone(registry)).boxed());
         let (host, tls) = (Arc::clone(self), Arc::clone(tls));
         tls.name_authorities(host.trust.load().names());
-        tracker.spawn(token.clone().run_until_cancelled_owned(async move {
-            host.follow_trust(&tls).await;
-        }));
-        let host = Arc::clone(self);
-        tracker.spawn(token.clone().run_until_cancelled_owned(async move {
-            host.namespaces.follow().await;
-        }));
-        let host = Arc::clone(self);
-        tracker.spawn(token.clone().run_until_cancelled_owned(async move {
-            host.definitions.follow().await;
-        }));
-        let host = Arc::clone(self);
-        tracker.spawn(token.clone().run_until_cancelled_owned(async move {
-            host.admission.quotas.follow().await;
-        }));
-        let host = Arc::clone(self);
-        tracker.spawn(token.clone().run_until_cancelled_owned(async move {
-            webhooks::follow(host.core.clone(), &host.admission.webhooks).await;
-        }));
-        let host = Arc::clone(self);
-        tracker.spawn(token.clone().run_until_cancelled_owned(async move {
-            policies::follow(host.core.clone(), &host.admission.policies).await;
-        }));
+        spawn(async move { host.follow_trust(&tls).await }.boxed());
+        let loops: [fn(Arc<Host>) -> BoxFuture<'static, ()>; 5] = [
+            |host| async move { host.namespaces.follow().await }.boxed(),
+            |host| async move { host.definitions.follow().await }.boxed(),
+            |host| async move { host.admission.quotas.follow().await }.boxed(),
+            |host| {
+                async move { webhooks::follow(&host.core, &host.admission.webhooks).await }.boxed()
+            },
+            |host| {
+                async move { policies::follow(&host.core, &host.admission.policies).await }.boxed()
+            },
+        ];
+        for follow in loops {
+            spawn(follow(Arc::clone(self)));
+        }
     }
 
     pub(crate) fn identities(&self, clock: fn() -> Timestamp) -> anyhow::Result<Identities> {

@@ -18,13 +18,13 @@ use crate::admission::policies::{Binding, Bound, Policies, Policy};
 type Compiled = HashMap<String, (i64, Arc<Policy>)>;
 
 /// Follows both, and puts in force what there is. Until both were read, no policy is known, and writes wait.
-pub(super) async fn follow(host: kube::Client, policies: &Policies) {
+pub(super) async fn follow(host: &kube::Client, policies: &Policies) {
     let (own, writer) = reflector::store();
     let api: Api<ValidatingAdmissionPolicy> = Api::all(host.clone());
     let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
     let mut of_policies = reflector(writer, events).boxed();
     let (bindings, writer) = reflector::store();
-    let api: Api<ValidatingAdmissionPolicyBinding> = Api::all(host);
+    let api: Api<ValidatingAdmissionPolicyBinding> = Api::all(host.clone());
     let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
     let mut of_bindings = reflector(writer, events).boxed();
     let (mut policies_known, mut bindings_known) = (false, false);

@@ -15,12 +15,12 @@ use serde::de::DeserializeOwned;
 use crate::admission::webhooks::{Hook, Hooks, Webhooks, as_mutating};
 
 /// Follows both kinds of configurations.
-pub(super) async fn follow(host: kube::Client, webhooks: &Webhooks) {
-    let mutating = follow_kind(&host, &webhooks.mutating, |it: MutatingWebhookConfiguration| {
+pub(super) async fn follow(host: &kube::Client, webhooks: &Webhooks) {
+    let mutating = follow_kind(host, &webhooks.mutating, |it: MutatingWebhookConfiguration| {
         it.webhooks.unwrap_or_default()
     });
     let validating =
-        follow_kind(&host, &webhooks.validating, |it: ValidatingWebhookConfiguration| {
+        follow_kind(host, &webhooks.validating, |it: ValidatingWebhookConfiguration| {
             it.webhooks.unwrap_or_default().into_iter().map(as_mutating).collect()
         });
     tokio::join!(mutating, validating);
