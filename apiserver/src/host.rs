@@ -2,6 +2,7 @@
 //! defines in our groups.
 
 use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +10,19 @@ use std::time::Duration;
 use anyhow::Context as _;
 use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use futures::{FutureExt as _, StreamExt as _};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Resource;
 use kube::api::Api;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::runtime::{WatchStreamExt as _, watcher};
+use kube::runtime::reflector::Store;
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt as _, reflector, watcher};
 use kubefed_apimachinery::status::Status;
 use kubefed_certs::ServerTls;
+use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -233,6 +239,51 @@ impl Host {
             *known = Some(said);
         }
         Ok(())
+    }
+}
+
+/// All objects of a kind in the host, and the events that keep them so.
+fn reflect<K>(host: &kube::Client) -> (Store<K>, BoxStream<'static, watcher::Result<Event<K>>>)
+where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+{
+    let (store, writer) = reflector::store();
+    let api: Api<K> = Api::all(host.clone());
+    let events = watcher(api, watcher::Config::default()).default_backoff();
+    (store, reflector(writer, events).boxed())
+}
+
+/// Whether an event makes something other than before, once all is `known`, of which the event may be the first word.
+fn changes<K: Resource<DynamicType = ()>>(
+    event: watcher::Result<Event<K>>,
+    known: &mut bool,
+    waits: &str,
+) -> bool {
+    match event {
+        Ok(Event::Init | Event::InitApply(_)) => false,
+        Ok(Event::InitDone) => {
+            *known = true;
+            true
+        }
+        Ok(Event::Apply(_) | Event::Delete(_)) => *known,
+        Err(error) => {
+            not_followed::<K>(&error, *known, waits);
+            false
+        }
+    }
+}
+
+/// Tells that a kind is not followed. What is `known` already is only a little old; until then `waits` is what waits.
+fn not_followed<K: Resource<DynamicType = ()>>(error: &watcher::Error, known: bool, waits: &str) {
+    let kind = K::plural(&());
+    if known {
+        tracing::debug!(%error, %kind, "not followed at the moment");
+    } else {
+        tracing::warn!(
+            %error, %kind,
+            "the host's objects of this kind cannot be read, and {waits} until they are; the server needs the rights to \
+             list and watch them"
+        );
     }
 }
 

@@ -8,10 +8,9 @@ use k8s_openapi::api::admissionregistration::v1::{
     ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
 };
 use kube::Resource;
-use kube::api::Api;
 use kube::runtime::watcher::{self, Event};
-use kube::runtime::{WatchStreamExt as _, reflector};
 
+use super::{changes, reflect};
 use crate::admission::policies::{Binding, Bound, Policies, Policy};
 
 /// Policies that are compiled, by uid, each with the generation that it is of.
@@ -19,21 +18,15 @@ type Compiled = HashMap<String, (i64, Arc<Policy>)>;
 
 /// Follows both, and puts in force what there is. Until both were read, no policy is known, and writes wait.
 pub(super) async fn follow(host: &kube::Client, policies: &Policies) {
-    let (own, writer) = reflector::store();
-    let api: Api<ValidatingAdmissionPolicy> = Api::all(host.clone());
-    let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
-    let mut of_policies = reflector(writer, events).boxed();
-    let (bindings, writer) = reflector::store();
-    let api: Api<ValidatingAdmissionPolicyBinding> = Api::all(host.clone());
-    let events = watcher::watcher(api, watcher::Config::default()).default_backoff();
-    let mut of_bindings = reflector(writer, events).boxed();
+    let (own, mut of_policies) = reflect::<ValidatingAdmissionPolicy>(host);
+    let (bindings, mut of_bindings) = reflect::<ValidatingAdmissionPolicyBinding>(host);
     let (mut policies_known, mut bindings_known) = (false, false);
     let mut compiled = Compiled::new();
     loop {
         // Both are cancel-safe.
         let changed = tokio::select! {
-            Some(event) = of_policies.next() => changes(event, &mut policies_known),
-            Some(event) = of_bindings.next() => changes(event, &mut bindings_known),
+            Some(event) = of_policies.next() => are_others(event, &mut policies_known),
+            Some(event) = of_bindings.next() => are_others(event, &mut bindings_known),
             else => return,
         };
         if changed && policies_known && bindings_known {
@@ -53,34 +46,16 @@ pub(super) async fn follow(host: &kube::Client, policies: &Policies) {
 }
 
 /// Whether something is other than before.
-fn changes<K: Resource<DynamicType = ()>>(
-    event: Result<Event<K>, watcher::Error>,
+fn are_others<K: Resource<DynamicType = ()>>(
+    event: watcher::Result<Event<K>>,
     known: &mut bool,
 ) -> bool {
     match event {
-        Ok(Event::Init | Event::InitApply(_)) => false,
-        Ok(Event::InitDone) => {
-            *known = true;
-            true
-        }
-        Ok(Event::Apply(_) | Event::Delete(_)) => *known,
         // Before Kubernetes 1.30 there are none.
         Err(watcher::Error::InitialListFailed(kube::Error::Api(status))) if status.code == 404 => {
             !std::mem::replace(known, true)
         }
-        Err(error) => {
-            let kind = K::plural(&());
-            if *known {
-                tracing::debug!(%error, %kind, "not followed at the moment");
-            } else {
-                tracing::warn!(
-                    %error, %kind,
-                    "the host's policies cannot be read, and no write is taken until they are; \
-                     the server needs the rights to list and watch them"
-                );
-            }
-            false
-        }
+        event => changes(event, known, "no write is taken"),
     }
 }
 

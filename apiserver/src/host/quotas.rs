@@ -16,6 +16,7 @@ use kubefed_apimachinery::status::Status;
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::not_followed;
 use crate::admission::{Operation, Review, quota};
 use crate::registry::{Part, Route};
 
@@ -155,13 +156,10 @@ impl Quotas {
                     let (namespace, name) = place(&quota);
                     self.forget(&namespace, &name);
                 }
-                Err(error) if self.is_ready() => {
-                    tracing::debug!(%error, "the host's quotas are not followed at the moment");
-                }
-                Err(error) => tracing::warn!(
-                    %error,
-                    "the host's quotas cannot be read, and nothing is created in a namespace until they are; \
-                     the server needs the rights to list and watch resourcequotas"
+                Err(error) => not_followed::<ResourceQuota>(
+                    &error,
+                    self.is_ready(),
+                    "nothing is created in a namespace",
                 ),
             }
         }

@@ -1,6 +1,5 @@
 //! The host's webhook configurations, followed.
 
-use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use futures::StreamExt as _;
@@ -8,20 +7,19 @@ use k8s_openapi::api::admissionregistration::v1::{
     MutatingWebhook, MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
 use kube::Resource;
-use kube::api::Api;
-use kube::runtime::{WatchStreamExt as _, watcher};
 use serde::de::DeserializeOwned;
 
+use super::{changes, reflect};
 use crate::admission::webhooks::{Hook, Hooks, Webhooks, as_mutating};
 
 /// Follows both kinds of configurations.
 pub(super) async fn follow(host: &kube::Client, webhooks: &Webhooks) {
-    let mutating = follow_kind(host, &webhooks.mutating, |it: MutatingWebhookConfiguration| {
-        it.webhooks.unwrap_or_default()
+    let mutating = follow_kind(host, &webhooks.mutating, |it: &MutatingWebhookConfiguration| {
+        it.webhooks.clone().unwrap_or_default()
     });
     let validating =
-        follow_kind(host, &webhooks.validating, |it: ValidatingWebhookConfiguration| {
-            it.webhooks.unwrap_or_default().into_iter().map(as_mutating).collect()
+        follow_kind(host, &webhooks.validating, |it: &ValidatingWebhookConfiguration| {
+            it.webhooks.iter().flatten().cloned().map(as_mutating).collect()
         });
     tokio::join!(mutating, validating);
 }
@@ -29,49 +27,23 @@ pub(super) async fn follow(host: &kube::Client, webhooks: &Webhooks) {
 async fn follow_kind<K>(
     host: &kube::Client,
     hooks: &Hooks,
-    webhooks: impl Fn(K) -> Vec<MutatingWebhook>,
+    webhooks: impl Fn(&K) -> Vec<MutatingWebhook>,
 ) where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
-    let api: Api<K> = Api::all(host.clone());
-    let mut events = watcher(api, watcher::Config::default()).default_backoff().boxed();
-    // They are called in the order of their configurations' names, as Kubernetes does.
-    let (mut known, mut listed) = (BTreeMap::new(), BTreeMap::new());
-    let compile = |configuration: K| {
-        let name = configuration.meta().name.clone().unwrap_or_default();
-        let compiled = webhooks(configuration).into_iter().map(|it| Hook::new(&name, it).into());
-        let compiled: Vec<_> = compiled.collect();
-        (name, compiled)
-    };
+    let (configurations, mut events) = reflect::<K>(host);
+    let mut known = false;
     while let Some(event) = events.next().await {
-        match event {
-            Ok(watcher::Event::Init) => {
-                listed.clear();
-                continue;
-            }
-            Ok(watcher::Event::InitApply(configuration)) => {
-                listed.extend([compile(configuration)]);
-                continue;
-            }
-            Ok(watcher::Event::InitDone) => known = std::mem::take(&mut listed),
-            Ok(watcher::Event::Apply(configuration)) => known.extend([compile(configuration)]),
-            Ok(watcher::Event::Delete(configuration)) => {
-                known.remove(configuration.meta().name.as_deref().unwrap_or(""));
-            }
-            Err(error) => {
-                let kind = K::plural(&());
-                if hooks.is_known() {
-                    tracing::debug!(%error, %kind, "not followed at the moment");
-                } else {
-                    tracing::warn!(
-                        %error, %kind,
-                        "the host's webhooks cannot be read, and no write is taken until they are; \
-                         the server needs the rights to list and watch them"
-                    );
-                }
-                continue;
-            }
+        if !changes(event, &mut known, "no write is taken") {
+            continue;
         }
-        hooks.publish(known.values().flatten().cloned().collect());
+        let mut there = configurations.state();
+        // They are called in the order of their configurations' names, as Kubernetes does.
+        there.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
+        let compiled = there.iter().flat_map(|configuration| {
+            let name = configuration.meta().name.as_deref().unwrap_or("");
+            webhooks(configuration).into_iter().map(move |it| Hook::new(name, it).into())
+        });
+        hooks.publish(compiled.collect());
     }
 }
