@@ -21,6 +21,7 @@ use crate::user::UserInfo;
 mod cel;
 mod chain;
 pub(crate) mod grants;
+mod known;
 pub(crate) mod lifecycle;
 mod matching;
 pub(crate) mod policies;

@@ -6,15 +6,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use kube_cel::cel::Value as Cel;
 use kubefed_apimachinery::gvk::GroupVersion;
 use kubefed_apimachinery::status::{Cause, Status};
 use serde_json::{Value, json};
-use tokio::sync::watch;
 
 use super::cel::{self, Inputs, from_json};
+use super::known::Known;
 use super::matching::{Asked, Matcher};
 use super::{Operation, Review};
 use crate::host::{Namespaces, Params};
@@ -25,14 +24,12 @@ mod policy;
 pub(crate) use policy::{Binding, Bound, Policy};
 use policy::{Outcome, Verdict};
 
-/// How long a write waits at the start until the policies are known; as Kubernetes.
-const START: Duration = Duration::from_secs(10);
 /// A longer annotation is cut; Kubernetes' bound.
 const ANNOTATION_MAX: usize = 10 * 1024;
 
 /// The policies that are in force, in the order of their names.
 pub(crate) struct Policies {
-    known: watch::Sender<Option<Arc<Vec<Bound>>>>,
+    known: Known<Bound>,
     namespaces: Arc<Namespaces>,
     params: Params,
 }
@@ -54,24 +51,23 @@ struct Refusal {
 
 impl Policies {
     pub(crate) fn new(host: kube::Client, namespaces: Arc<Namespaces>) -> Self {
-        Policies { known: watch::Sender::new(None), namespaces, params: Params::new(host) }
+        Policies { known: Known::new(), namespaces, params: Params::new(host) }
     }
 
     /// Puts these policies in force.
     pub(crate) fn publish(&self, policies: Vec<Bound>) {
-        self.known.send_replace(Some(Arc::new(policies)));
+        self.known.publish(policies);
     }
 
     /// Whether the policies of the host are known.
     pub(crate) fn is_ready(&self) -> bool {
-        self.known.borrow().is_some()
+        self.known.is_ready()
     }
 
     /// Whether a policy may have a say in such writes.
     pub(crate) fn concerns(&self, route: &Route, part: Part, operation: Operation) -> bool {
-        let Some(known) = self.known.borrow().clone() else { return true };
         let asked = Asked::new(route, part, operation, "");
-        known.iter().any(|bound| {
+        self.known.any(|bound| {
             !bound.bindings.is_empty()
                 && bound.policy.matcher.as_ref().map_or(true, |matcher| matcher.concerns(&asked))
         })
@@ -82,9 +78,7 @@ impl Policies {
     /// # Errors
     /// What the first one says that refuses the request.
     pub(crate) async fn validate(&self, review: &Review<'_>) -> Result<(), Status> {
-        let Some(known) = self.wait().await else {
-            return Err(review.forbidden("not yet ready to handle request"));
-        };
+        let known = self.known.get(review).await?;
         let mut refusals = Vec::new();
         let mut evaluations = Vec::new();
         for bound in known.iter().filter(|bound| !bound.bindings.is_empty()) {
@@ -98,12 +92,6 @@ impl Policies {
             None => Ok(()),
             Some(refusal) => Err(refused(&refusal, review)),
         }
-    }
-
-    async fn wait(&self) -> Option<Arc<Vec<Bound>>> {
-        let mut known = self.known.subscribe();
-        let known = tokio::time::timeout(START, known.wait_for(Option::is_some)).await;
-        known.ok()?.ok()?.clone()
     }
 
     /// Finds the bindings of a policy that are about the request, each with its parameters.

@@ -1,15 +1,14 @@
 //! The host's admission webhooks, asked as Kubernetes asks them (`plugin/webhook` of `k8s.io/apiserver`).
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use arc_swap::ArcSwapOption;
 use futures::future::join_all;
 use kubefed_apimachinery::gvk::{GroupResource, GroupVersion};
 use kubefed_apimachinery::status::Status;
 use serde_json::json;
-use tokio::sync::watch;
 
+use super::known::Known;
 use super::matching::{self, Asked};
 use super::{Operation, Review};
 use crate::host::Namespaces;
@@ -28,8 +27,6 @@ use call::Caller;
 use reinvocation::Reinvocation;
 use review::Answer;
 
-/// As Kubernetes: how long a write waits for a server that has just started to know the webhooks.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// What a webhook wants recorded with a request is kept up to this length: it stays in memory until its line is written.
 const MAX_ANNOTATION: usize = 10 * 1024;
 
@@ -43,46 +40,23 @@ pub(crate) struct Webhooks {
 
 /// Those of one kind, in the order in which they are called.
 pub(crate) struct Hooks {
-    /// `None` until the host was asked.
-    known: ArcSwapOption<Vec<Arc<Hook>>>,
-    ready: watch::Sender<bool>,
+    known: Known<Hook>,
     caller: Arc<Caller>,
 }
 
 impl Hooks {
     fn new(caller: &Arc<Caller>) -> Self {
-        Hooks {
-            known: ArcSwapOption::empty(),
-            ready: watch::Sender::new(false),
-            caller: Arc::clone(caller),
-        }
+        Hooks { known: Known::new(), caller: Arc::clone(caller) }
     }
 
     /// Takes these in the place of those that were known.
-    pub(crate) fn publish(&self, hooks: Vec<Arc<Hook>>) {
-        self.known.store(Some(Arc::new(hooks)));
-        self.ready.send_replace(true);
+    pub(crate) fn publish(&self, hooks: Vec<Hook>) {
+        self.known.publish(hooks);
         self.caller.forget();
     }
 
-    /// Whether the host was asked.
-    pub(crate) fn is_known(&self) -> bool {
-        *self.ready.borrow()
-    }
-
     fn concerns(&self, asked: &Asked<'_>) -> bool {
-        match &*self.known.load() {
-            Some(hooks) => hooks.iter().any(|hook| hook.version(asked).is_some()),
-            None => true,
-        }
-    }
-
-    /// Refuses where it is not known who would have to be asked.
-    async fn get(&self, review: &Review<'_>) -> Result<Arc<Vec<Arc<Hook>>>, Status> {
-        let mut ready = self.ready.subscribe();
-        let _in_time = tokio::time::timeout(PATIENCE, ready.wait_for(|ready| *ready)).await;
-        let known = self.known.load_full();
-        known.ok_or_else(|| review.forbidden("not yet ready to handle request"))
+        self.known.any(|hook| hook.version(asked).is_some())
     }
 }
 
@@ -111,7 +85,7 @@ impl Webhooks {
 
     /// Whether the host was asked which there are.
     pub(crate) fn is_ready(&self) -> bool {
-        self.mutating.is_known() && self.validating.is_known()
+        self.mutating.known.is_ready() && self.validating.known.is_ready()
     }
 
     /// Whether the rules of any are about such a write.
@@ -122,7 +96,7 @@ impl Webhooks {
 
     /// Asks the mutating webhooks one after the other, and once more those that want to see what later ones changed.
     pub(crate) async fn mutate(&self, review: &mut Review<'_>) -> Result<(), Status> {
-        let hooks = self.mutating.get(review).await?;
+        let hooks = self.mutating.known.get(review).await?;
         let mut rounds = Reinvocation::default();
         self.round(&hooks, review, 0, &mut rounds).await?;
         if rounds.is_due() {
@@ -133,7 +107,7 @@ impl Webhooks {
 
     async fn round(
         &self,
-        hooks: &[Arc<Hook>],
+        hooks: &[Hook],
         review: &mut Review<'_>,
         round: u8,
         rounds: &mut Reinvocation,
@@ -174,7 +148,7 @@ impl Webhooks {
 
     /// Asks all validating webhooks at the same time.
     pub(crate) async fn validate(&self, review: &Review<'_>) -> Result<(), Status> {
-        let hooks = self.validating.get(review).await?;
+        let hooks = self.validating.known.get(review).await?;
         let mut concerned = Vec::new();
         for (index, hook) in hooks.iter().enumerate() {
             if let Some(version) = self.concerned(hook, review).await? {

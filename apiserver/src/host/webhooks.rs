@@ -42,7 +42,7 @@ async fn follow_kind<K>(
         there.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
         let compiled = there.iter().flat_map(|configuration| {
             let name = configuration.meta().name.as_deref().unwrap_or("");
-            webhooks(configuration).into_iter().map(move |it| Hook::new(name, it).into())
+            webhooks(configuration).into_iter().map(move |it| Hook::new(name, it))
         });
         hooks.publish(compiled.collect());
     }
