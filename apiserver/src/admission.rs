@@ -1,9 +1,10 @@
 //! Who has a say in a write beside the kind itself.
 //!
 //! The order is that of Kubernetes: [`lifecycle`] (and [`grants`], in a server that stands alone) where a request is
-//! handled; then, in the loop around the store's compare-and-swap, what may change the object, the kind's own defaults and
-//! validation, and what may only refuse it. The last two are the host's, see [`Chain`]; they see the very object that the
-//! commit compares with, again for each newer one that a race brings. What the server itself writes asks nobody.
+//! handled; then, in the loop around the store's compare-and-swap, what may change the object, the kind's own defaults
+//! and validation, and what may only refuse it. The last two are the host's, see [`Chain`]; they see the very object
+//! that the commit compares with, again for each newer one that a race brings. What the server itself writes asks
+//! nobody.
 
 use kubefed_apimachinery::gvk::GroupVersion;
 use kubefed_apimachinery::meta;

@@ -1,8 +1,8 @@
 //! The audit log: who asked for what, and what came of it, as `audit.k8s.io/v1` events.
 //!
 //! One JSON line for each answered request, two for a watch (when it starts and when it ends). A request whose client
-//! goes before the answer leaves its line too. Unless a [`Policy`] asks for them, bodies and the texts of errors are left
-//! out, for they can hold secrets, and probes are not recorded; what holds credentials never is.
+//! goes before the answer leaves its line too. Unless a [`Policy`] asks for them, bodies and the texts of errors are
+//! left out, for they can hold secrets, and probes are not recorded; what holds credentials never is.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -157,8 +157,8 @@ impl FederatedTypes {
     }
 }
 
-/// What whoever deletes a config is to know: objects that nobody reaches without it. Nothing where the host defines their
-/// kind too, for then it goes on being served.
+/// What whoever deletes a config is to know: objects that nobody reaches without it. Nothing where the host defines
+/// their kind too, for then it goes on being served.
 pub(crate) async fn left_behind(
     server: &Server,
     route: &Route,

@@ -327,8 +327,8 @@ async fn admit(
 }
 
 /// Whether a client has proved anything. One that has not gets no second round of requests out of a connection by
-/// HTTP/2, where they are cheap to send (CVE-2023-44487). Who is anonymous by the word of a front proxy does not end the
-/// proxy's connection, which is everybody's.
+/// HTTP/2, where they are cheap to send (CVE-2023-44487). Who is anonymous by the word of a front proxy does not end
+/// the proxy's connection, which is everybody's.
 fn proves(known: &Result<UserInfo, Status>, connection: &ConnectionInfo) -> bool {
     known.as_ref().is_ok_and(|user| !user.is_anonymous() || connection.certificate.is_some())
 }

@@ -4,9 +4,9 @@
 //! One task owns the graph; a task for each kind feeds it. The graph holds only objects that have owners, and of those
 //! only names, so its cost is that of the references, not of the objects.
 //!
-//! The graph lags behind, and of each kind in its own way. So it only says where to look: before an owner is let go, all
-//! that changed up to its deletion and is not in the graph yet is looked through too, and nothing is deleted but by what
-//! its own references say now.
+//! The graph lags behind, and of each kind in its own way. So it only says where to look: before an owner is let go,
+//! all that changed up to its deletion and is not in the graph yet is looked through too, and nothing is deleted but by
+//! what its own references say now.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

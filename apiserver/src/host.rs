@@ -1,5 +1,5 @@
-//! The cluster that this server is an extension of: whom it trusts, what it allows, which namespaces it has, and what it
-//! defines in our groups.
+//! The cluster that this server is an extension of: whom it trusts, what it allows, which namespaces it has, and what
+//! it defines in our groups.
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

@@ -296,8 +296,8 @@ impl DeleteOptions {
     /// Reads the options of a delete: from `body` if there is one, else from the query.
     ///
     /// # Errors
-    /// 400 for a field of the wrong type: a precondition that can't be read is not one that holds. Else 422 as Kubernetes
-    /// says it.
+    /// 400 for a field of the wrong type: a precondition that can't be read is not one that holds. Else 422 as
+    /// Kubernetes says it.
     pub(crate) fn parse(query: &Query, body: Option<&Value>) -> Result<Self, Status> {
         let (dry_run, orphan_dependents, policy, uid, resource_version);
         match body {

@@ -1,8 +1,8 @@
 //! The host's ValidatingAdmissionPolicies, as `plugin/policy/validating` of `k8s.io/apiserver` has them.
 //!
-//! Two things are other than there. `authorizer` is not known to expressions: one that uses it does not compile, and the
-//! policy's `failurePolicy` decides. And the objects that policies have as parameters are read with the rights that the
-//! host gives to this server: a kind that it may not read is a failure as well, so that `failurePolicy` decides.
+//! Two things are other than there. `authorizer` is not known to expressions: one that uses it does not compile, and
+//! the policy's `failurePolicy` decides. And the objects that policies have as parameters are read with the rights that
+//! the host gives to this server: a kind that it may not read is a failure as well, so that `failurePolicy` decides.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -27,7 +27,8 @@ use call::Caller;
 use reinvocation::Reinvocation;
 use review::Answer;
 
-/// What a webhook wants recorded with a request is kept up to this length: it stays in memory until its line is written.
+/// What a webhook wants recorded with a request is kept up to this length: it stays in memory until its line is
+/// written.
 const MAX_ANNOTATION: usize = 10 * 1024;
 
 /// All webhooks of the host.

@@ -1,5 +1,5 @@
-//! Tells the host when the kinds change that we serve. Its aggregator looks at once when an APIService changes, and else
-//! once a minute: until then kubectl would not find a new federated kind through the host.
+//! Tells the host when the kinds change that we serve. Its aggregator looks at once when an APIService changes, and
+//! else once a minute: until then kubectl would not find a new federated kind through the host.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The host's CustomResourceDefinitions in our groups. The host leads these groups to us as a whole, so that nobody else
-//! serves their kinds: KubeFed's own tools write definitions.
+//! The host's CustomResourceDefinitions in our groups. The host leads these groups to us as a whole, so that nobody
+//! else serves their kinds: KubeFed's own tools write definitions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! What the server itself does to an object between a client's bytes and the store: the metadata that is its own,
-//! defaults, validation, `managedFields`. Pure; after `registry/rest` and `registry/generic/registry` of `k8s.io/apiserver`.
+//! defaults, validation, `managedFields`. Pure; after `registry/rest` and `registry/generic/registry` of
+//! `k8s.io/apiserver`.
 
 use std::collections::HashSet;
 use std::time::Duration;

@@ -67,8 +67,8 @@ async fn fill(cacher: &Cacher) -> Result<Revision, Error> {
     Ok(revision)
 }
 
-/// Reads the objects whose keys begin with `prefix` from the store, at one revision. Bytes that are no object are passed
-/// over: one of them must not hide all others.
+/// Reads the objects whose keys begin with `prefix` from the store, at one revision. Bytes that are no object are
+/// passed over: one of them must not hide all others.
 pub(super) async fn load(
     cacher: &Cacher,
     prefix: &str,

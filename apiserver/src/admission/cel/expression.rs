@@ -12,8 +12,8 @@ use kube_cel::cel::parser::Parser;
 
 /// No expression that a person wrote is longer.
 const MAX: usize = 10 * 1024;
-/// How deep a tree may be, with the variables that it uses. The parser bounds brackets; this bounds chains, for they are
-/// evaluated by recursion.
+/// How deep a tree may be, with the variables that it uses. The parser bounds brackets; this bounds chains, for they
+/// are evaluated by recursion.
 const DEPTH: usize = 256;
 /// A chain has to be read before its depth is known.
 const STACK: usize = 256 << 20;

@@ -157,8 +157,8 @@ fn trust(ca: &[u8]) -> Result<ClientConfig, String> {
     Ok(builder.with_no_client_auth())
 }
 
-/// Connects to the host of a URI, which may be the name of a Service: TLS goes by that name, the connection to where the
-/// host cluster says that the Service is. There may be no DNS of the cluster where this server runs.
+/// Connects to the host of a URI, which may be the name of a Service: TLS goes by that name, the connection to where
+/// the host cluster says that the Service is. There may be no DNS of the cluster where this server runs.
 #[derive(Clone)]
 struct Road {
     straight: HttpConnector,
