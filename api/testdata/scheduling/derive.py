@@ -68,9 +68,13 @@ def by_weights(spec, clusters, current, capacity, key):
             if not full:
                 still.append(name)
         active = still
-    if not spec.get("rebalance", False):
-        overflow = {name: min(count, remaining) for name, count in overflow.items()}
-    return plan, {name: count for name, count in overflow.items() if count > 0}
+    return plan, waiting(spec, overflow, remaining)
+
+
+def waiting(spec, overflow, left):
+    """What waits for room in the clusters: no more than is left over, unless all may be moved."""
+    most = float("inf") if spec.get("rebalance", False) else left
+    return {name: min(count, most) for name, count in overflow.items() if min(count, most) > 0}
 
 
 def field(cluster, name):
@@ -114,9 +118,7 @@ def by_strategy(spec, policy, clusters, current, capacity, key):
     plan, left = divide(capacity)
     wish, _ = divide({})
     overflow = {name: wish[name] - can for name, can in capacity.items() if name in entries}
-    if not spec.get("rebalance", False):
-        overflow = {name: min(count, left) for name, count in overflow.items()}
-    return plan, {name: count for name, count in overflow.items() if count > 0}
+    return plan, waiting(spec, overflow, left)
 
 
 # Cases that are known from elsewhere: the vectors of KubeFed's own tests, as
