@@ -123,22 +123,23 @@ impl Keeper for Shelf {
     }
 }
 
-/// Leads until the token is cancelled, as the manager does.
-fn leads(mut lease: Lease<Shelf>, token: &CancellationToken) -> tokio::task::JoinHandle<()> {
-    let token = token.clone();
-    tokio::spawn(async move {
-        lease.hold(&token).await;
+/// Becomes the leader, and leads until the token is cancelled, as the manager does.
+async fn leads(mut lease: Lease<Shelf>) -> (CancellationToken, tokio::task::JoinHandle<()>) {
+    lease.acquire().await;
+    let token = CancellationToken::new();
+    let until = token.clone();
+    let leading = tokio::spawn(async move {
+        lease.hold(&until).await;
         lease.release().await;
-    })
+    });
+    (token, leading)
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_is_given_back_is_taken_at_once() {
     let shelf = Shelf::default();
-    let (mut first, mut second) = (shelf.candidate("first"), shelf.candidate("second"));
-    first.acquire().await;
-    let token = CancellationToken::new();
-    let leading = leads(first, &token);
+    let (token, leading) = leads(shelf.candidate("first")).await;
+    let mut second = shelf.candidate("second");
     let waiting = tokio::time::timeout(Duration::from_secs(120), second.acquire());
     assert!(waiting.await.is_err(), "two lead");
 
@@ -171,10 +172,8 @@ async fn a_holder_that_falls_silent_is_succeeded_when_its_lease_has_run_out_by_o
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_was_killed_is_succeeded_within_the_time_of_its_lease() {
     let shelf = Shelf::default();
-    let (mut first, mut second) = (shelf.candidate("first"), shelf.candidate("second"));
-    first.acquire().await;
-    let token = CancellationToken::new();
-    let leading = leads(first, &token);
+    let (_token, leading) = leads(shelf.candidate("first")).await;
+    let mut second = shelf.candidate("second");
     let next = tokio::spawn(async move { second.acquire().await });
     tokio::time::sleep(Duration::from_secs(60)).await;
     // Whatever the time since its last renewal.
@@ -194,10 +193,7 @@ async fn one_renewal_that_fails_or_hangs_does_not_end_the_lease() {
     let timing = LeaderElection { retry: Duration::from_secs(5), ..TIMING };
     for hangs in [false, true] {
         let shelf = Shelf::default();
-        let mut lease = Lease::new(shelf.clone(), "first".to_owned(), timing);
-        lease.acquire().await;
-        let token = CancellationToken::new();
-        leads(lease, &token);
+        let (token, _leading) = leads(Lease::new(shelf.clone(), "first".to_owned(), timing)).await;
         for _ in 0..5 {
             if hangs {
                 shelf.0.lock().hangs = true;
@@ -215,10 +211,7 @@ async fn one_renewal_that_fails_or_hangs_does_not_end_the_lease() {
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_cannot_renew_stops_before_another_may_lead() {
     let shelf = Shelf::default();
-    let mut lease = shelf.candidate("first");
-    lease.acquire().await;
-    let token = CancellationToken::new();
-    leads(lease, &token);
+    let (token, _leading) = leads(shelf.candidate("first")).await;
     tokio::time::sleep(Duration::from_secs(61)).await;
     shelf.0.lock().hangs = true;
     token.cancelled().await;
@@ -229,12 +222,9 @@ async fn a_holder_that_cannot_renew_stops_before_another_may_lead() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_comes_late_does_not_prolong_the_lease() {
     let shelf = Shelf::default();
-    let mut lease = shelf.candidate("first");
-    lease.acquire().await;
-    let token = CancellationToken::new();
+    let (token, _leading) = leads(shelf.candidate("first")).await;
     // One more renewal is written, is told of three seconds later, and is the last.
     shelf.0.lock().answers_after = Duration::from_secs(3);
-    leads(lease, &token);
     tokio::time::sleep(TIMING.retry + Duration::from_secs(1)).await;
     shelf.0.lock().hangs = true;
     token.cancelled().await;
@@ -245,10 +235,7 @@ async fn an_answer_that_comes_late_does_not_prolong_the_lease() {
 #[tokio::test(start_paused = true)]
 async fn a_note_that_somebody_writes_on_the_lease_does_not_end_it() {
     let shelf = Shelf::default();
-    let mut lease = shelf.candidate("first");
-    lease.acquire().await;
-    let token = CancellationToken::new();
-    leads(lease, &token);
+    let (token, _leading) = leads(shelf.candidate("first")).await;
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_secs(7)).await;
         let mut noted = shelf.0.lock().lease.clone().unwrap();
@@ -263,10 +250,7 @@ async fn a_note_that_somebody_writes_on_the_lease_does_not_end_it() {
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_another_took_is_lost_at_the_next_try() {
     let shelf = Shelf::default();
-    let mut lease = shelf.candidate("first");
-    lease.acquire().await;
-    let token = CancellationToken::new();
-    let leading = leads(lease, &token);
+    let (token, leading) = leads(shelf.candidate("first")).await;
     let mut taken = shelf.0.lock().lease.clone().unwrap();
     taken["spec"]["holderIdentity"] = json!("thief");
     shelf.put(&taken).unwrap();
@@ -280,10 +264,7 @@ async fn a_lease_that_another_took_is_lost_at_the_next_try() {
 #[tokio::test(start_paused = true)]
 async fn an_idle_leader_costs_one_request_a_renewal() {
     let shelf = Shelf::default();
-    let mut lease = shelf.candidate("first");
-    lease.acquire().await;
-    let token = CancellationToken::new();
-    leads(lease, &token);
+    let (_token, _leading) = leads(shelf.candidate("first")).await;
     let before = shelf.0.lock().writes.len();
     tokio::time::sleep(Duration::from_secs(100)).await;
     let writes = shelf.0.lock().writes.len() - before;
