@@ -221,7 +221,7 @@ impl Client {
         let answer = tokio::time::timeout(DEADLINE, self.0.http.request(request))
             .await
             .map_err(|_| Error::Transport(format!("no answer within {DEADLINE:?}")))?;
-        answer.map_err(|error| Error::Transport(chain(&error)))
+        answer.map_err(|error| Error::Transport(chain(error)))
     }
 
     async fn read(response: http::Response<Incoming>) -> Result<Bytes, Error> {
@@ -379,14 +379,8 @@ impl Client {
 }
 
 /// The reasons of an error, outermost first.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text += &format!(": {error}");
-        source = error.source();
-    }
-    text
+fn chain(error: impl Into<anyhow::Error>) -> String {
+    format!("{:#}", error.into())
 }
 
 /// A watch that goes on.
@@ -415,7 +409,7 @@ impl Watch {
                         self.buffer.extend_from_slice(data);
                     }
                 }
-                Err(error) => return Some(Err(Error::Transport(chain(&error)))),
+                Err(error) => return Some(Err(Error::Transport(chain(error)))),
             }
         }
     }

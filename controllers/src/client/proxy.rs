@@ -168,7 +168,7 @@ impl Service<Uri> for Road {
             }
             Way::Tunnel(way) => {
                 let connecting = way.call(server);
-                Box::pin(async move { connecting.await.map_err(|error| through(chain(&error))) })
+                Box::pin(async move { connecting.await.map_err(|error| through(chain(error))) })
             }
             Way::Socks(way) => {
                 let connecting = way.call(server);
