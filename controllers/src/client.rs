@@ -267,18 +267,12 @@ impl Client {
         body: Bytes,
     ) -> Result<Value, Error> {
         let headers = [(header::ACCEPT, JSON), (header::CONTENT_TYPE, content_type)];
-        let bytes = Self::read(self.send(method, path, &headers, body).await?).await?;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Error::Transport(format!("the answer is no JSON: {error}")))
+        json(&Self::read(self.send(method, path, &headers, body).await?).await?)
     }
 
     /// The text at a path, at most `timeout` long in coming.
     pub async fn text(&self, path: &str, timeout: Duration) -> Result<String, Error> {
-        let answer =
-            async { Self::read(self.send(Method::GET, path, &[], Bytes::new()).await?).await };
-        let bytes = tokio::time::timeout(timeout, answer)
-            .await
-            .map_err(|_| Error::Transport(format!("no answer within {timeout:?}")))??;
+        let bytes = self.get_within(path, &[], timeout).await?;
         Ok(String::from_utf8_lossy(&bytes).into_owned())
     }
 
@@ -289,15 +283,20 @@ impl Client {
         accept: &str,
         timeout: Duration,
     ) -> Result<Value, Error> {
-        let answer = async {
-            let headers = [(header::ACCEPT, accept)];
-            Self::read(self.send(Method::GET, path, &headers, Bytes::new()).await?).await
-        };
-        let bytes = tokio::time::timeout(timeout, answer)
+        json(&self.get_within(path, &[(header::ACCEPT, accept)], timeout).await?)
+    }
+
+    async fn get_within(
+        &self,
+        path: &str,
+        headers: &[(header::HeaderName, &str)],
+        timeout: Duration,
+    ) -> Result<Bytes, Error> {
+        let answer =
+            async { Self::read(self.send(Method::GET, path, headers, Bytes::new()).await?).await };
+        tokio::time::timeout(timeout, answer)
             .await
-            .map_err(|_| Error::Transport(format!("no answer within {timeout:?}")))??;
-        serde_json::from_slice(&bytes)
-            .map_err(|error| Error::Transport(format!("the answer is no JSON: {error}")))
+            .map_err(|_| Error::Transport(format!("no answer within {timeout:?}")))?
     }
 
     pub async fn get(&self, path: &str) -> Result<Value, Error> {
@@ -342,8 +341,7 @@ impl Client {
             let headers = [(header::ACCEPT, accept)];
             let bytes =
                 Self::read(self.send(Method::GET, &page, &headers, Bytes::new()).await?).await?;
-            let mut list: Value = serde_json::from_slice(&bytes)
-                .map_err(|error| Error::Transport(format!("the answer is no JSON: {error}")))?;
+            let mut list = json(&bytes)?;
             if let Some(items) = list["items"].as_array_mut() {
                 items.drain(..).for_each(&mut each);
             }
@@ -376,6 +374,11 @@ impl Client {
         }
         Ok(Watch { body: response.into_body(), buffer: BytesMut::new() })
     }
+}
+
+fn json(answer: &[u8]) -> Result<Value, Error> {
+    serde_json::from_slice(answer)
+        .map_err(|error| Error::Transport(format!("the answer is no JSON: {error}")))
 }
 
 /// The reasons of an error, outermost first.
