@@ -127,7 +127,7 @@ pub(crate) fn tell_scope(control: &Control, config: &Value) {
     {
         tracing::warn!("{text}");
         if !meta::uid(config).is_empty() {
-            control.events.warn(config, COMPONENT, reason, text);
+            control.events.warn(config, COMPONENT, reason, &text);
         }
     }
 }

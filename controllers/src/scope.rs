@@ -40,26 +40,28 @@ pub(crate) fn differs(
     config: &Value,
     reaches_all: bool,
     limited: bool,
-) -> Option<(&'static str, &'static str)> {
-    match (kubefedconfig::is_namespaced(config), reaches_all, limited) {
-        (true, true, _) => Some((
+) -> Option<(&'static str, String)> {
+    let namespaced = kubefedconfig::is_namespaced(config);
+    let [scope, other] =
+        if namespaced { ["Namespaced", "Cluster"] } else { ["Cluster", "Namespaced"] };
+    let (reason, text) = match (namespaced, reaches_all, limited) {
+        (true, true, _) => (
             "ScopeNotLimited",
-            "The scope is Namespaced, but the controllers have rights in all namespaces, so all are served: take those rights away and start the controller manager anew to limit them",
-        )),
-        (true, false, false) => Some((
+            "The scope is Namespaced, but the controllers have rights in all namespaces, so all are served: take those rights away and start the controller manager anew to limit them".to_owned(),
+        ),
+        (true, false, false) | (false, _, true) => (
             "RestartNeeded",
-            "The scope Namespaced holds from the next start of the controller manager on; until then it is Cluster",
-        )),
-        (false, _, true) => Some((
-            "RestartNeeded",
-            "The scope Cluster holds from the next start of the controller manager on; until then it is Namespaced",
-        )),
-        (false, false, false) => Some((
+            format!(
+                "The scope {scope} holds from the next start of the controller manager on; until then it is {other}"
+            ),
+        ),
+        (false, false, false) => (
             "RightsMissing",
-            "The scope is Cluster, but the controllers have no rights in all namespaces: give them those, or limit the scope to Namespaced",
-        )),
-        (true, false, true) | (false, true, false) => None,
-    }
+            "The scope is Cluster, but the controllers have no rights in all namespaces: give them those, or limit the scope to Namespaced".to_owned(),
+        ),
+        (true, false, true) | (false, true, false) => return None,
+    };
+    Some((reason, text))
 }
 
 #[cfg(test)]
@@ -67,6 +69,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    fn config(scope: &str) -> Value {
+        json!({"spec": {"scope": scope}})
+    }
 
     #[test]
     fn a_scope_is_limited_by_the_config_and_the_rights_together() {
@@ -76,7 +82,7 @@ mod tests {
             ("Namespaced", true, false, Some("ScopeNotLimited")),
             ("Namespaced", false, true, None),
         ] {
-            let config = json!({"spec": {"scope": scope}});
+            let config = config(scope);
             assert_eq!(is_limited(&config, reaches_all), limited, "{scope}");
             let found = differs(&config, reaches_all, limited).map(|(reason, _)| reason);
             assert_eq!(found, told, "{scope}, rights in all namespaces: {reaches_all}");
@@ -85,14 +91,14 @@ mod tests {
 
     #[test]
     fn another_scope_waits_for_the_next_start_only_where_it_changes_something() {
-        for (scope, reaches_all, limited, told) in [
-            ("Namespaced", false, false, "RestartNeeded"),
-            ("Cluster", false, true, "RestartNeeded"),
-            ("Namespaced", true, false, "ScopeNotLimited"),
+        for (scope, reaches_all, limited, told, words) in [
+            ("Namespaced", false, false, "RestartNeeded", "The scope Namespaced holds"),
+            ("Cluster", false, true, "RestartNeeded", "The scope Cluster holds"),
+            ("Namespaced", true, false, "ScopeNotLimited", "The scope is Namespaced"),
         ] {
-            let config = json!({"spec": {"scope": scope}});
-            let found = differs(&config, reaches_all, limited).map(|(reason, _)| reason);
-            assert_eq!(found, Some(told), "{scope}");
+            let (reason, text) = differs(&config(scope), reaches_all, limited).expect(scope);
+            assert_eq!(reason, told, "{scope}");
+            assert!(text.starts_with(words), "{text}");
         }
     }
 }
