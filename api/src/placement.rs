@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use kubefed_apimachinery::labels::Selector;
+use kubefed_apimachinery::meta;
 use serde_json::Value;
 
 /// A cluster as placement sees it.
@@ -10,6 +11,16 @@ use serde_json::Value;
 pub struct Cluster {
     pub name: String,
     pub labels: BTreeMap<String, String>,
+}
+
+impl Cluster {
+    /// Of a KubeFedCluster; a label that is no text is an empty one.
+    pub fn of(cluster: &Value) -> Self {
+        let labels = cluster["metadata"]["labels"].as_object().into_iter().flatten();
+        let text = |value: &Value| value.as_str().unwrap_or("").to_owned();
+        let labels = labels.map(|(key, value)| (key.clone(), text(value))).collect();
+        Cluster { name: meta::name(cluster).to_owned(), labels }
+    }
 }
 
 /// The clusters among `clusters` that `spec.placement` of an object selects: those that are named, even if that is

@@ -123,9 +123,7 @@ fn take_up(
     };
     let spec = cluster["spec"].clone();
     let identity = json!([cluster["metadata"]["uid"], spec["apiEndpoint"]]);
-    let labels = cluster["metadata"]["labels"].as_object().into_iter().flatten();
-    let labels = labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or("").to_owned()));
-    let placeable = placement::Cluster { name: name.to_owned(), labels: labels.collect() };
+    let placeable = placement::Cluster::of(cluster);
     let Some(known) = known.get_mut(name) else {
         let member = start(control, name);
         known.insert(name.to_owned(), Known { identity, spec, placeable, member });

@@ -27,13 +27,6 @@ impl Notice {
     }
 }
 
-/// A cluster as placement sees it.
-pub(super) fn placeable(cluster: &Value) -> placement::Cluster {
-    let labels = cluster["metadata"]["labels"].as_object().into_iter().flatten();
-    let labels = labels.map(|(key, value)| (key.clone(), value.as_str().unwrap_or("").to_owned()));
-    placement::Cluster { name: meta::name(cluster).to_owned(), labels: labels.collect() }
-}
-
 /// Those of the clusters that the object's own selector matches and its namespace is in. `namespace`: its
 /// FederatedNamespace, and none where the namespace does not decide.
 ///
@@ -44,7 +37,7 @@ pub(super) fn intersection(
     namespace: Option<&Value>,
     clusters: &[Arc<Value>],
 ) -> Result<BTreeSet<String>, Notice> {
-    let all: Vec<placement::Cluster> = clusters.iter().map(|c| placeable(c)).collect();
+    let all: Vec<placement::Cluster> = clusters.iter().map(|c| placement::Cluster::of(c)).collect();
     // The list of names is what was written by us.
     let selector = &object["spec"]["placement"]["clusterSelector"];
     let own = json!({"spec": {"placement": {"clusterSelector": selector}}});
