@@ -2,7 +2,7 @@
 //!
 //! A change of a federated object is planned once ([`plan`]) and handed to the lanes ([`lane`]), one for each member,
 //! each with its own queue and workers: what one member does not answer delays no other. What the lanes did is gathered
-//! here, and told by one write of the status and one of the record ([`report`]) when the last lane is done.
+//! here, and told by one write of the status and one of the record ([`records`]) when the last lane is done ([`report`]).
 //!
 //! A lane works on the plan that it found, and says with its result which one that was: a result for an older plan never
 //! counts as one for the newer.
@@ -31,6 +31,7 @@ mod collection;
 mod federated;
 mod lane;
 mod plan;
+mod records;
 mod report;
 
 use collection::Collection;
@@ -173,56 +174,9 @@ impl Sync {
         tokio::join!(follow, planners, reporters, placements, lanes);
     }
 
-    /// The records of an earlier process: what they say need not be written again.
-    async fn load_records(&self) {
-        let plural = self.record_plural();
-        let prefix = format!("{}-", self.config.target.kind.to_lowercase());
-        loop {
-            let mut found = Vec::new();
-            let listed = self
-                .control
-                .federation
-                .list(
-                    &path("core.kubefed.io/v1alpha1", self.control.within(), plural),
-                    "",
-                    "application/json",
-                    |record| found.push(record),
-                )
-                .await;
-            if let Err(error) = listed {
-                tracing::warn!(%error, "the records cannot be read yet");
-                tokio::time::sleep(IMPATIENCE).await;
-                continue;
-            }
-            let mut work = self.work.lock();
-            for record in found {
-                let Some(name) = meta::name(&record).strip_prefix(&prefix) else { continue };
-                let key = Key { namespace: meta::namespace(&record).into(), name: name.into() };
-                let versions = Versions::of(&record);
-                work.insert(
-                    key,
-                    Work {
-                        versions: versions.clone(),
-                        recorded: Some(versions),
-                        ..Work::default()
-                    },
-                );
-            }
-            return;
-        }
-    }
-
     /// What it is called in events.
     fn component(&self) -> String {
         format!("{}-controller", self.name)
-    }
-
-    fn record_plural(&self) -> &'static str {
-        if self.config.federated_is_namespaced() {
-            "propagatedversions"
-        } else {
-            "clusterpropagatedversions"
-        }
     }
 
     /// Plans anew when clusters or namespaces changed.

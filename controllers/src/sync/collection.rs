@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 
 use kubefed_api::federatedtypeconfig::{ApiResource, FederatedTypeConfig};
 use kubefed_api::status::ClusterStatus;
-use kubefed_apimachinery::meta;
 use serde_json::{Value, json};
 
+use super::records::owner;
 use super::{Settings, Sync};
 use crate::cache::Key;
 use crate::client::Error;
@@ -53,10 +53,7 @@ impl Sync {
         }
         let collection = path(&kind.api_version(), &key.namespace, &kind.plural_name);
         let fields = json!({
-            "metadata": {"ownerReferences": [{
-                "apiVersion": object["apiVersion"], "kind": object["kind"],
-                "name": meta::name(object), "uid": meta::uid(object),
-            }]},
+            "metadata": {"ownerReferences": [owner(object)]},
             "clusterStatus": told,
         });
         match self.control.federation.merge(&format!("{collection}/{}", key.name), &fields).await {

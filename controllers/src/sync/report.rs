@@ -1,8 +1,7 @@
-//! Tells what was done: the record of versions, the status, and the end of a deletion.
+//! Tells what was done: when the versions are recorded, the status, and the end of a deletion.
 
 use std::collections::BTreeMap;
 
-use kubefed_api::propagatedversion::{self, Versions};
 use kubefed_api::status::{self, ClusterStatus, Propagation};
 use kubefed_apimachinery::{meta, time};
 use serde_json::{Value, json};
@@ -11,9 +10,6 @@ use super::Sync;
 use super::plan::Plan;
 use crate::cache::Key;
 use crate::client::Error;
-use crate::control::path;
-
-const RECORDS: &str = "core.kubefed.io/v1alpha1";
 
 impl Sync {
     pub(super) async fn report_for_ever(&self) {
@@ -121,46 +117,5 @@ impl Sync {
             Err(error) if error.is_not_found() => Ok(()),
             outcome => outcome.map(drop),
         }
-    }
-
-    /// Remembers the versions beyond this process, in the object that KubeFed's tools know.
-    async fn record(
-        &self,
-        key: &Key,
-        object: &Value,
-        versions: &Versions,
-        known: bool,
-    ) -> Result<(), Error> {
-        let collection = path(RECORDS, &key.namespace, self.record_plural());
-        let name = propagatedversion::name(&self.config.target.kind, &key.name);
-        let status = versions.to_status();
-        let at = format!("{collection}/{name}/status");
-        if known {
-            match self.control.federation.merge(&at, &json!({"status": status})).await {
-                Err(error) if error.is_not_found() => {}
-                outcome => return outcome.map(drop),
-            }
-        }
-        let kind = if self.config.federated_is_namespaced() {
-            "PropagatedVersion"
-        } else {
-            "ClusterPropagatedVersion"
-        };
-        let mut metadata = json!({
-            "name": name,
-            "ownerReferences": [{
-                "apiVersion": object["apiVersion"], "kind": object["kind"],
-                "name": meta::name(object), "uid": meta::uid(object),
-            }],
-        });
-        if !key.namespace.is_empty() {
-            metadata["namespace"] = json!(key.namespace);
-        }
-        let record = json!({"apiVersion": RECORDS, "kind": kind, "metadata": metadata});
-        match self.control.federation.create(&collection, &record).await {
-            Err(error) if !error.is_conflict() => return Err(error),
-            _ => {}
-        }
-        self.control.federation.merge(&at, &json!({"status": status})).await.map(drop)
     }
 }

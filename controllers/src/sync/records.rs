@@ -1,0 +1,99 @@
+//! The records of what each member has: what this process writes, one that comes after it begins with.
+
+use kubefed_api::propagatedversion::{self, Versions};
+use kubefed_apimachinery::meta;
+use serde_json::{Value, json};
+
+use super::{IMPATIENCE, Sync, Work};
+use crate::cache::Key;
+use crate::client::{Error, JSON};
+use crate::control::path;
+
+const GROUP_VERSION: &str = "core.kubefed.io/v1alpha1";
+
+impl Sync {
+    /// The records of an earlier process: what they say need not be written again.
+    pub(super) async fn load_records(&self) {
+        let prefix = format!("{}-", self.config.target.kind.to_lowercase());
+        loop {
+            let mut found = Vec::new();
+            let collection = self.records(self.control.within());
+            let federation = &self.control.federation;
+            let listed = federation.list(&collection, "", JSON, |record| found.push(record)).await;
+            if let Err(error) = listed {
+                tracing::warn!(%error, "the records cannot be read yet");
+                tokio::time::sleep(IMPATIENCE).await;
+                continue;
+            }
+            let mut work = self.work.lock();
+            for record in found {
+                let Some(name) = meta::name(&record).strip_prefix(&prefix) else { continue };
+                let key = Key { namespace: meta::namespace(&record).into(), name: name.into() };
+                let versions = Versions::of(&record);
+                work.insert(
+                    key,
+                    Work {
+                        versions: versions.clone(),
+                        recorded: Some(versions),
+                        ..Work::default()
+                    },
+                );
+            }
+            return;
+        }
+    }
+
+    /// Remembers the versions beyond this process, in the object that KubeFed's tools know.
+    pub(super) async fn record(
+        &self,
+        key: &Key,
+        object: &Value,
+        versions: &Versions,
+        known: bool,
+    ) -> Result<(), Error> {
+        let collection = self.records(&key.namespace);
+        let name = propagatedversion::name(&self.config.target.kind, &key.name);
+        let status = versions.to_status();
+        let at = format!("{collection}/{name}/status");
+        if known {
+            match self.control.federation.merge(&at, &json!({"status": status})).await {
+                Err(error) if error.is_not_found() => {}
+                outcome => return outcome.map(drop),
+            }
+        }
+        let (kind, _) = self.record_kind();
+        let mut metadata = json!({"name": name, "ownerReferences": [owner(object)]});
+        if !key.namespace.is_empty() {
+            metadata["namespace"] = json!(key.namespace);
+        }
+        let record = json!({"apiVersion": GROUP_VERSION, "kind": kind, "metadata": metadata});
+        match self.control.federation.create(&collection, &record).await {
+            Err(error) if !error.is_conflict() => return Err(error),
+            _ => {}
+        }
+        self.control.federation.merge(&at, &json!({"status": status})).await.map(drop)
+    }
+
+    /// Where the records of a namespace are; of an empty one: of all.
+    fn records(&self, namespace: &str) -> String {
+        let (_, plural) = self.record_kind();
+        path(GROUP_VERSION, namespace, plural)
+    }
+
+    /// The kind of the records, and its plural.
+    fn record_kind(&self) -> (&'static str, &'static str) {
+        if self.config.federated_is_namespaced() {
+            ("PropagatedVersion", "propagatedversions")
+        } else {
+            ("ClusterPropagatedVersion", "clusterpropagatedversions")
+        }
+    }
+}
+
+/// The reference by which an object goes when the federated object `owner` has gone.
+pub(super) fn owner(owner: &Value) -> Value {
+    json!({
+        "apiVersion": owner["apiVersion"], "kind": owner["kind"],
+        "name": meta::name(owner), "uid": meta::uid(owner),
+    })
+}
