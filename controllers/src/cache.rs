@@ -11,7 +11,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::client::{Client, Error, METADATA, METADATA_LIST};
+use crate::client::{Client, Error, JSON, METADATA, METADATA_LIST};
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LAST_PAUSE: Duration = Duration::from_secs(10);
@@ -157,7 +157,7 @@ impl<T> Cache<T> {
         keep: impl Fn(Value) -> T,
         changed: impl Fn(&Key),
     ) -> Result<String, Error> {
-        let accept = if source.metadata { METADATA_LIST } else { "application/json" };
+        let accept = if source.metadata { METADATA_LIST } else { JSON };
         let mut found = BTreeMap::new();
         let version = client
             .list(&source.path, &source.query, accept, |object| {
@@ -181,7 +181,7 @@ impl<T> Cache<T> {
         keep: impl Fn(Value) -> T,
         changed: impl Fn(&Key),
     ) -> Result<(), Error> {
-        let accept = if source.metadata { METADATA } else { "application/json" };
+        let accept = if source.metadata { METADATA } else { JSON };
         let mut watch = client.watch(&source.path, &source.query, accept, from).await?;
         while let Some(event) = watch.next().await {
             let Ok(mut event) = event else { break };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
-use kubefed_api::placement;
+use kubefed_api::{MANAGED_LABEL, placement};
 use serde_json::Value;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -101,6 +101,22 @@ impl Control {
     pub(crate) fn now(&self) -> Timestamp {
         Timestamp::now()
     }
+}
+
+/// Whether two maps have the very same values under the same names.
+pub(crate) fn are_same<T>(
+    some: &HashMap<String, Arc<T>>,
+    others: &HashMap<String, Arc<T>>,
+) -> bool {
+    let same = |(name, one): (&String, &Arc<T>)| {
+        others.get(name).is_some_and(|other| Arc::ptr_eq(one, other))
+    };
+    some.len() == others.len() && some.iter().all(same)
+}
+
+/// The query of a list or a watch for what is marked as ours in a member.
+pub(crate) fn ours() -> String {
+    format!("&labelSelector={}%3Dtrue", MANAGED_LABEL.replace('/', "%2F"))
 }
 
 /// The path of a collection.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cache::{Cache, Key, Source, without_managed_fields};
 use crate::client::Error;
-use crate::control::{Control, path};
+use crate::control::{Control, are_same, path};
 use crate::queue::Queue;
 use crate::sync::{self, Federated, Settings};
 
@@ -46,10 +46,7 @@ impl Running {
         };
         let syncs: HashMap<String, Arc<Federated>> = self.syncs.values().map(by_kind).collect();
         control.syncs.send_if_modified(|known| {
-            let same = known.len() == syncs.len()
-                && syncs.iter().all(|(kind, sync)| {
-                    known.get(kind).is_some_and(|known| Arc::ptr_eq(known, sync))
-                });
+            let same = are_same(known, &syncs);
             if !same {
                 *known = Arc::new(syncs);
             }

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kubefed_api::MANAGED_LABEL;
 use kubefed_apimachinery::labels::Selector;
 use parking_lot::RwLock;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -14,7 +13,8 @@ use tokio::time::Instant;
 use super::Scheduler;
 use super::plan::{Pods, Workload};
 use crate::cache::{Cache, Key, Source};
-use crate::control::{Member, Members, Readiness, path};
+use crate::client::JSON;
+use crate::control::{Member, Members, Readiness, are_same, ours, path};
 use crate::sync::Federated;
 
 /// Changes of a workload are looked at together after this long: while pods start, its status changes with each.
@@ -52,13 +52,6 @@ impl Workloads {
     }
 }
 
-fn are_same(some: &Members, others: &Members) -> bool {
-    some.len() == others.len()
-        && some
-            .iter()
-            .all(|(name, member)| others.get(name).is_some_and(|other| Arc::ptr_eq(member, other)))
-}
-
 impl Scheduler {
     /// Follows the workloads of a kind in all members, while a preference is for it.
     pub(super) async fn follow_members(&self, federated: &Federated) {
@@ -90,7 +83,7 @@ impl Scheduler {
         let within = control.within();
         let source = Source {
             path: path(&target.api_version(), within, &target.plural_name),
-            query: format!("&labelSelector={}%3Dtrue", encode(MANAGED_LABEL)),
+            query: ours(),
             metadata: false,
         };
         let changed = |key: &Key| {
@@ -144,18 +137,15 @@ impl Scheduler {
         if selector.is_everything() {
             return Err("spec.selector selects no labels".into());
         }
-        let query = format!("&labelSelector={}", encode(&selector.to_string()));
+        let selector = selector.to_string();
+        let query = format!("&labelSelector={}", utf8_percent_encode(&selector, NON_ALPHANUMERIC));
         let (mut pods, now) = (Pods::default(), self.control.now());
         client
-            .list(&path("v1", &key.namespace, "pods"), &query, "application/json", |pod| {
+            .list(&path("v1", &key.namespace, "pods"), &query, JSON, |pod| {
                 pods.take(&pod, now);
             })
             .await
             .map_err(|error| format!("its pods cannot be listed: {error}"))?;
         Ok(pods)
     }
-}
-
-fn encode(text: &str) -> String {
-    utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use kubefed_api::status::{self, ClusterStatus};
-use kubefed_api::{MANAGED_LABEL, template};
+use kubefed_api::template;
 use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -16,7 +16,7 @@ use super::plan::{self, Action, Observed};
 use super::{Learned, Planned, Sync};
 use crate::cache::{Cache, Key, Source};
 use crate::client::{Client, Error};
-use crate::control::{Member, Readiness, path};
+use crate::control::{Member, Readiness, ours, path};
 use crate::queue::Queue;
 
 mod breaker;
@@ -138,7 +138,7 @@ impl Lane {
         let (target, control) = (&sync.config.target, &sync.control);
         let source = Source {
             path: path(&target.api_version(), control.within(), &target.plural_name),
-            query: format!("&labelSelector={}%3Dtrue", MANAGED_LABEL.replace('/', "%2F")),
+            query: ours(),
             metadata: !self.collects_status,
         };
         drop(sync);
