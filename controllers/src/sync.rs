@@ -2,7 +2,8 @@
 //!
 //! A change of a federated object is planned once ([`plan`]) and handed to the lanes ([`lane`]), one for each member,
 //! each with its own queue and workers: what one member does not answer delays no other. What the lanes did is gathered
-//! here, and told by one write of the status and one of the record ([`records`]) when the last lane is done ([`report`]).
+//! here, and told when the last lane is done ([`report`]): by one write of the status and one of the record
+//! ([`records`]).
 //!
 //! A lane works on the plan that it found, and says with its result which one that was: a result for an older plan never
 //! counts as one for the newer.
