@@ -11,6 +11,7 @@ use kubefed_tests::replicas::Replicas;
 use kubefed_tests::{Kubectl, NAMESPACE, eventually, federated_config};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio::time::{Interval, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 const TYPES: &str = "/apis/types.kubefed.io/v1beta1";
@@ -19,8 +20,8 @@ const MAPS: &str = "/apis/types.kubefed.io/v1beta1/namespaces/default/federatedc
 /// was chosen, and told to go away before the request's stream began (`cleanupWriteRequest`), and then has no body for
 /// another connection. No server can keep it from that; whoever writes has to ask again.
 const UNSENT: &str = "cannot rewind body after connection loss";
-/// Between two requests of one caller.
-const PAUSE: Duration = Duration::from_millis(30);
+/// From one request of a caller to its next.
+const PACE: Duration = Duration::from_millis(30);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rolling_restart_fails_no_request_and_loses_no_event_of_a_watch_through_the_host() {
@@ -93,6 +94,13 @@ async fn restart<F: Future<Output = ()>>(
     servers.wait_ready(server).await;
 }
 
+/// What was not asked in time is not asked all at once then.
+fn pace() -> Interval {
+    let mut pace = interval(PACE);
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pace
+}
+
 /// Writes numbers until it is told to stop; returns them with their revisions.
 async fn count(
     client: Client,
@@ -100,7 +108,9 @@ async fn count(
     writes: Arc<AtomicUsize>,
 ) -> Vec<(u64, u64)> {
     let (mut acknowledged, path) = (Vec::new(), format!("{MAPS}/counter"));
+    let mut pace = pace();
     while !stop.is_cancelled() {
+        pace.tick().await;
         let n = acknowledged.len() as u64 + 1;
         let change = json!({"spec": {"template": {"data": {"n": n.to_string()}}}});
         let write = || client.merge(&path, &change);
@@ -111,17 +121,17 @@ async fn count(
         let written = written.unwrap_or_else(|error| panic!("write {n}: {error}"));
         acknowledged.push((revision(&written), n));
         writes.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(PAUSE).await;
     }
     acknowledged
 }
 
 /// Reads and lists until it is told to stop.
 async fn read(client: Client, stop: CancellationToken) {
+    let mut pace = pace();
     while !stop.is_cancelled() {
         for path in [MAPS.to_owned(), format!("{MAPS}/counter")] {
+            pace.tick().await;
             client.get(&path).await.unwrap_or_else(|error| panic!("{path}: {error}"));
-            tokio::time::sleep(PAUSE).await;
         }
     }
 }
