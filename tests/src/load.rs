@@ -8,6 +8,7 @@ use kubefed_controllers::client::{Client, Error};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::eventually;
@@ -20,8 +21,8 @@ const MEMBER_MAPS: &str = "/api/v1/namespaces/load/configmaps";
 const WRITERS: usize = 3;
 /// Writes of one object, before the writer goes on with another.
 const WRITES: u64 = 10;
-/// Between two writes of a writer: a load that leaves two cores time for what is tested.
-const PAUSE: Duration = Duration::from_millis(80);
+/// From one write of a writer to its next: a load that leaves two cores time for what is tested.
+const PACE: Duration = Duration::from_millis(80);
 const LOOK: Duration = Duration::from_millis(20);
 
 /// A FederatedConfigMap for every member.
@@ -201,15 +202,18 @@ fn compare(seen: &Seen, acknowledged: &BTreeMap<String, Vec<(u64, Option<u64>)>>
 
 /// Writes one object after the other, each some times, until `stop` is cancelled.
 async fn write(client: Client, writer: usize, acknowledged: Acknowledged, stop: CancellationToken) {
+    let mut pace = tokio::time::interval(PACE);
+    // What was not written in time is not written all at once then.
+    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
     for object in 0.. {
         let name = format!("w{writer}-{object}");
         for n in 0..WRITES {
+            pace.tick().await;
             if stop.is_cancelled() {
                 return;
             }
             let revision = write_surely(&client, &name, n).await;
             acknowledged.lock().entry(name.clone()).or_default().push((n, revision));
-            tokio::time::sleep(PAUSE).await;
         }
     }
 }
