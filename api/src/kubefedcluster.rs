@@ -80,6 +80,7 @@ fn schema() -> Value {
                     "kubernetesVersion": text("The version that the API server tells."),
                     "zones": {"type": "array", "description": "The zones of the nodes.", "items": {"type": "string"}},
                     "region": text("The region of the nodes."),
+                    "clusterUID": text("The uid of the cluster's namespace kube-system: it tells one cluster from another that is joined under the same name."),
                 },
             },
         },

@@ -4,9 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use kubefed_api::kubefedconfig::HealthCheck;
 use kubefed_api::placement;
 use kubefed_apimachinery::{meta, time};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -45,7 +47,7 @@ pub(crate) async fn run(control: Arc<Control>) {
         path: path(group_version, &control.namespace, plural),
         ..Source::default()
     };
-    let changes: Queue<Change> = Queue::default();
+    let changes: Arc<Queue<Change>> = Arc::default();
     let clusters = of(GROUP_VERSION, "kubefedclusters");
     let follow = control.clusters.follow(
         &control.federation,
@@ -69,7 +71,7 @@ pub(crate) async fn run(control: Arc<Control>) {
         let mut known: HashMap<String, Known> = HashMap::new();
         control.clusters.wait_filled().await;
         for cluster in control.clusters.values() {
-            take_up(&control, &mut known, meta::name(&cluster), Some(&cluster));
+            take_up(&control, &changes, &mut known, meta::name(&cluster), Some(&cluster));
         }
         publish_all(&control, &known);
         loop {
@@ -78,7 +80,7 @@ pub(crate) async fn run(control: Arc<Control>) {
             match change {
                 Change::Cluster(name) => {
                     let cluster = control.clusters.get(&control.key_of(&name));
-                    if take_up(&control, &mut known, &name, cluster.as_deref()) {
+                    if take_up(&control, &changes, &mut known, &name, cluster.as_deref()) {
                         publish_all(&control, &known);
                     }
                 }
@@ -109,6 +111,7 @@ struct Known {
 /// Starts or ends what a cluster needs; whether it is another one than before, or is placed by other labels.
 fn take_up(
     control: &Arc<Control>,
+    changes: &Arc<Queue<Change>>,
     known: &mut HashMap<String, Known>,
     name: &str,
     cluster: Option<&Value>,
@@ -125,14 +128,15 @@ fn take_up(
     let identity = json!([cluster["metadata"]["uid"], spec["apiEndpoint"]]);
     let placeable = placement::Cluster::of(cluster);
     let Some(known) = known.get_mut(name) else {
-        let member = start(control, name);
+        let member = start(control, changes, name, false);
         known.insert(name.to_owned(), Known { identity, spec, placeable, member });
         return true;
     };
-    let moved = known.identity != identity;
+    // Its task has ended by itself where another cluster has answered at the same place.
+    let moved = known.identity != identity || known.member.token.is_cancelled();
     if moved {
         known.member.token.cancel();
-        known.member = start(control, name);
+        known.member = start(control, changes, name, true);
         known.identity = identity;
     } else if known.spec != spec {
         known.member.probe.notify_one();
@@ -154,33 +158,48 @@ fn publish_all(control: &Control, known: &HashMap<String, Known>) {
     let _nobody_listens_yet = control.placements.send(None);
 }
 
-fn start(control: &Arc<Control>, name: &str) -> Arc<Member> {
+/// Starts the task of a member; `moved`: another was known by its name until now.
+fn start(
+    control: &Arc<Control>,
+    changes: &Arc<Queue<Change>>,
+    name: &str,
+    moved: bool,
+) -> Arc<Member> {
     let member = Arc::new(Member {
         name: name.to_owned(),
         ready: watch::Sender::default(),
         probe: Notify::new(),
+        believed_since: Mutex::new(Timestamp::MIN),
         token: control.token.child_token(),
     });
-    let (task, control) = (Arc::clone(&member), Arc::clone(control));
+    let (task, control, changes) = (Arc::clone(&member), Arc::clone(control), Arc::clone(changes));
     let tracker = control.tracker.clone();
     tracker.spawn(async move {
         let token = task.token.clone();
         tokio::select! {
             () = token.cancelled() => {}
-            () = probe_for_ever(&control, &task) => {}
+            () = probe_for_ever(&control, &task, moved) => {
+                if !token.is_cancelled() {
+                    token.cancel();
+                    changes.add(Change::Cluster(task.name.clone()));
+                }
+            }
         }
         publish(&task, None);
     });
     member
 }
 
-/// Probes one cluster; no other cluster's trouble delays it.
-async fn probe_for_ever(control: &Control, member: &Member) {
+/// Probes one cluster; no other cluster's trouble delays it. Ends when it is no longer joined, or is another than it was.
+async fn probe_for_ever(control: &Control, member: &Member, moved: bool) {
     let key = control.key_of(&member.name);
     let mut thresholds = Thresholds::default();
     let mut connected: Option<Connection> = None;
     let mut spec = Value::Null;
     let mut described: Option<Instant> = None;
+    // Which cluster it was when it was first described.
+    let mut uid: Option<String> = None;
+    let mut first: Option<Arc<Value>> = None;
     let mut configs = control.config.clone();
     // Without the list a secret that is there could not be told from one that is not.
     control.tokens.wait_filled().await;
@@ -188,10 +207,12 @@ async fn probe_for_ever(control: &Control, member: &Member) {
         let began = Instant::now();
         let check = HealthCheck::of(&configs.borrow_and_update().clone());
         let Some(cluster) = control.clusters.get(&key) else { return };
+        let first = first.get_or_insert_with(|| Arc::clone(&cluster));
         if spec != cluster["spec"] {
             // Reached in another way, it is judged anew.
             thresholds = Thresholds::default();
             spec = cluster["spec"].clone();
+            described = None;
         }
         let describe = described.is_none_or(|at| at.elapsed() >= REFRESH);
         let probe = match connect(control, &spec, &mut connected) {
@@ -215,6 +236,17 @@ async fn probe_for_ever(control: &Control, member: &Member) {
             described = None;
         } else if describe {
             described = Some(began);
+        }
+        if probe.is_ready() && describe {
+            match &uid {
+                Some(uid) if !probe.uid.is_empty() && *uid != probe.uid => return,
+                Some(_) => {}
+                None => {
+                    *member.believed_since.lock() =
+                        health::believed_since(first, &probe.uid, moved);
+                    uid = Some(probe.uid.clone());
+                }
+            }
         }
         control.metrics.probed(began.elapsed());
         let settled = thresholds.take(probe, &check);
@@ -285,7 +317,12 @@ async fn write_status(control: &Control, cluster: &Value, settled: &Probe) {
     let name = cluster["metadata"]["name"].as_str().unwrap_or("");
     let collection = path(GROUP_VERSION, &control.namespace, "kubefedclusters");
     let path = format!("{collection}/{name}/status");
-    if let Err(error) = control.federation.merge(&path, &json!({"status": status})).await {
+    let mut patch = json!({"status": status});
+    if !status["clusterUID"].is_null() {
+        // What is joined under this name by now may be another cluster.
+        patch["metadata"] = json!({"resourceVersion": meta::resource_version(cluster)});
+    }
+    if let Err(error) = control.federation.merge(&path, &patch).await {
         tracing::warn!(cluster = name, %error, at = time::rfc3339(now), "the status of a cluster was not written");
     }
 }

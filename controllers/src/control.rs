@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 
 use jiff::Timestamp;
 use kubefed_api::{MANAGED_LABEL, placement};
+use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::sync::{Notify, broadcast, watch};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,8 @@ pub(crate) struct Member {
     pub(crate) ready: watch::Sender<Readiness>,
     /// Told to probe at once.
     pub(crate) probe: Notify,
+    /// Records from before may be about another cluster of its name. It is known before the member is ready.
+    pub(crate) believed_since: Mutex<Timestamp>,
     pub(crate) token: CancellationToken,
 }
 

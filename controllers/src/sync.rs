@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
 use kubefed_api::propagatedversion::Versions;
 use kubefed_api::status::ClusterStatus;
@@ -104,6 +105,8 @@ struct Work {
     versions: Versions,
     /// The record as it is stored.
     recorded: Option<Versions>,
+    /// When the record was made, if that was before this process looked.
+    recorded_at: Option<Timestamp>,
     /// What was last told of the members' status apart from the object.
     told_apart: Option<Value>,
 }
@@ -341,7 +344,18 @@ impl Sync {
         let mut involved: BTreeSet<String> = match &work.planned {
             // An event that changed nothing for the members, such as a status of our own.
             Some(before) if before.plan.asks_the_same(plan) => {
-                plan.selected.symmetric_difference(&before.plan.selected).cloned().collect()
+                let before = &before.plan;
+                let mut names: BTreeSet<String> =
+                    plan.selected.symmetric_difference(&before.selected).cloned().collect();
+                if !Arc::ptr_eq(&before.clusters, &plan.clusters) {
+                    // What such a lane was to delete has waited for this plan.
+                    let anew = lanes.iter().filter(|(name, lane)| {
+                        !before.saw(name, &plan.clusters)
+                            && (lane.has(self, key) || work.versions.clusters.contains_key(*name))
+                    });
+                    names.extend(anew.map(|(name, _)| name.clone()));
+                }
+                names
             }
             before => {
                 let known = work.versions.clusters.keys().chain(work.outcomes.keys());

@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use kubefed_api::kubefedcluster;
-use kubefed_tests::proxy::{AskedProxy, Language};
+use kubefed_tests::proxy::{AskedProxy, Language, Proxy};
 use kubefed_tests::{Federation, NAMESPACE, a_federation_of, a_member, eventually, join};
 use serde_json::{Value, json};
 
@@ -27,6 +27,58 @@ async fn is_told(federation: &Federation, name: &str, kind: &str) -> String {
             .then(|| condition["message"].as_str().unwrap_or("").to_owned())
     })
     .await
+}
+
+/// Waits for an event that tells this of a cluster; its message.
+async fn is_warned(federation: &Federation, name: &str, reason: &str) -> String {
+    let admin = federation.admin();
+    let path = format!("/api/v1/namespaces/{NAMESPACE}/events");
+    let event = eventually(&format!("an event tells {reason} of {name}"), async || {
+        let events = admin.get(&path).await.ok()?;
+        let mut events = events["items"].as_array()?.iter();
+        events.find(|e| e["reason"] == reason && e["involvedObject"]["name"] == name).cloned()
+    })
+    .await;
+    assert_eq!(event["type"], "Warning");
+    assert_eq!(event["source"]["component"], "kubefedcluster-controller");
+    assert_eq!(event["involvedObject"]["kind"], "KubeFedCluster");
+    event["message"].as_str().expect("a message").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cluster_is_is_told_and_stays_told_while_it_is_away() {
+    let federation = a_federation_of(&[]).await;
+    let member = a_member().await;
+    let there = member.admin();
+    for (name, zone) in [("n1", "b"), ("n2", "a")] {
+        let labels =
+            json!({"topology.kubernetes.io/region": "r", "topology.kubernetes.io/zone": zone});
+        let metadata = json!({"name": name, "labels": labels});
+        let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": metadata});
+        there.create("/api/v1/nodes", &node).await.expect("created");
+    }
+    let road = Proxy::start(member.server.address).await;
+    join(&federation.api, "one", &road.url(), &member).await;
+    federation.wait_ready("one").await;
+    let system = there.get("/api/v1/namespaces/kube-system").await.expect("it is there");
+    let version: Value = serde_json::from_slice(&member.raw(None).await.get("/version").await.body)
+        .expect("a version");
+    let describes = |status: &Value| {
+        assert_eq!(status["kubernetesVersion"], version["gitVersion"]);
+        assert_eq!((&status["region"], &status["zones"]), (&json!("r"), &json!(["a", "b"])));
+        assert_eq!(status["clusterUID"], system["metadata"]["uid"]);
+    };
+    let path = cluster_path("one");
+    let ready = federation.admin().get(&path).await.expect("it is there");
+    describes(&ready["status"]);
+
+    road.block();
+    change(&federation, "one", json!({"disabledTLSValidations": ["ValidityPeriod"]})).await;
+    is_told(&federation, "one", "Offline").await;
+    let away = federation.admin().get(&path).await.expect("it is there");
+    describes(&away["status"]);
+    let message = is_warned(&federation, "one", "RetrievingClusterHealthFailed").await;
+    assert!(message.starts_with("Failed to retrieve health of the cluster: "), "{message}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,6 +165,11 @@ async fn a_cluster_that_cannot_be_understood_is_told_to_be_malformed_with_the_fi
     change(&federation, "one", proxy).await;
     let told = is_told(&federation, "one", "ConfigMalformed").await;
     assert!(told.contains("spec.proxyURL") && !told.contains("hunter2"), "{told}");
+    let message = is_warned(&federation, "one", "MalformedClusterConfig").await;
+    assert!(
+        message.starts_with("The configuration for this cluster may be malformed: spec.proxyURL"),
+        "{message}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use kubefed_api::kubefedconfig::HealthCheck;
-use kubefed_apimachinery::time;
+use kubefed_apimachinery::{meta, time};
 use serde_json::{Value, json};
 
-use crate::client::{Client, METADATA_LIST};
+use crate::client::{Client, METADATA, METADATA_LIST};
 
 /// What a probe found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,6 +21,8 @@ pub(super) struct Probe {
     pub(super) version: String,
     pub(super) region: String,
     pub(super) zones: Vec<String>,
+    /// That of its namespace kube-system, which no two clusters share; empty if it can't be told.
+    pub(super) uid: String,
 }
 
 impl Probe {
@@ -65,11 +67,39 @@ pub(super) async fn probe(client: &Client, timeout: Duration, describe: bool) ->
             .collect::<String>()
             .clone_into(&mut probe.version);
     }
+    if let Ok(namespace) = client.get_as("/api/v1/namespaces/kube-system", METADATA, timeout).await
+    {
+        meta::uid(&namespace).chars().take(100).collect::<String>().clone_into(&mut probe.uid);
+    }
     // Nodes may be hidden from us, or there may be many: a page says where the cluster is.
     if let Ok(nodes) = client.get_as("/api/v1/nodes?limit=500", METADATA_LIST, timeout).await {
         (probe.region, probe.zones) = places(&nodes);
     }
     probe
+}
+
+/// From when on records of the cluster's name are about this one. `cluster`: as it was found when its task began; `uid`:
+/// which one answers, if that can be told; `moved`: whether another was reached under the name until now.
+pub(super) fn believed_since(cluster: &Value, uid: &str, moved: bool) -> Timestamp {
+    let (all, none) = (Timestamp::MIN, Timestamp::MAX);
+    let status = &cluster["status"];
+    let known = status["clusterUID"].as_str().unwrap_or("");
+    let was_probed = status["conditions"].as_array().is_some_and(|told| !told.is_empty());
+    match (known, uid) {
+        (known, uid) if !known.is_empty() && !uid.is_empty() => {
+            if known == uid {
+                all
+            } else {
+                none
+            }
+        }
+        _ if moved => none,
+        // It hides who it is, and has been joined before.
+        (_, "") if was_probed => all,
+        // Records that came with it, or were made for it, are no older than it.
+        _ => time::parse(cluster["metadata"]["creationTimestamp"].as_str().unwrap_or(""))
+            .unwrap_or(none),
+    }
 }
 
 fn places(nodes: &Value) -> (String, Vec<String>) {
@@ -180,6 +210,7 @@ pub(super) fn status(
         ("kubernetesVersion", json!(probe.version)),
         ("region", json!(probe.region)),
         ("zones", json!(probe.zones)),
+        ("clusterUID", json!(probe.uid)),
     ] {
         let empty = value == json!("") || value == json!([]);
         if !empty && old[field] != value {
@@ -227,6 +258,126 @@ mod tests {
             failed["conditions"][0]["lastTransitionTime"],
             first["conditions"][0]["lastTransitionTime"]
         );
+    }
+
+    #[test]
+    fn each_outcome_of_a_probe_has_the_conditions_of_kubefed() {
+        let malformed = Probe::malformed("spec.proxyURL: why".into());
+        let away = Probe { unreachable: Some("why".into()), ..Probe::default() };
+        let cases = [
+            (
+                malformed,
+                "notready",
+                json!([[
+                    "ConfigMalformed",
+                    "True",
+                    "ClusterConfigMalformed",
+                    "cluster's configuration may be malformed: spec.proxyURL: why"
+                ]]),
+            ),
+            (
+                away,
+                "offline",
+                json!([[
+                    "Offline",
+                    "True",
+                    "ClusterNotReachable",
+                    "cluster is not reachable: why"
+                ]]),
+            ),
+            (
+                probe(false),
+                "notready",
+                json!([
+                    ["Ready", "False", "ClusterNotReady", "/healthz responded without ok"],
+                    ["Offline", "False", "ClusterReachable", "cluster is reachable"],
+                ]),
+            ),
+            (
+                probe(true),
+                "ready",
+                json!([["Ready", "True", "ClusterReady", "/healthz responded with ok"]]),
+            ),
+        ];
+        let mut known = json!({});
+        for (second, (probe, state, wanted)) in (0..).zip(cases) {
+            assert_eq!(probe.state(), state);
+            let now = Timestamp::from_second(second).unwrap();
+            // Whatever was said before gives way as a whole.
+            known = status(&known, &probe, now, Duration::from_secs(300)).unwrap();
+            let conditions = known["conditions"].as_array().unwrap();
+            let fields = ["type", "status", "reason", "message"];
+            let told: Vec<Value> =
+                conditions.iter().map(|c| json!(fields.map(|field| &c[field]))).collect();
+            assert_eq!(json!(told), wanted);
+            for condition in conditions {
+                assert_eq!(condition["lastProbeTime"], time::rfc3339(now));
+                assert_eq!(condition["lastTransitionTime"], time::rfc3339(now));
+            }
+        }
+    }
+
+    #[test]
+    fn the_time_of_a_transition_stays_while_the_condition_does() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let away = |why: &str| Probe { unreachable: Some(why.into()), ..Probe::default() };
+        let refresh = Duration::from_secs(300);
+        let first = status(&json!({}), &away("one"), at(0), refresh).unwrap();
+        let second = status(&first, &away("two"), at(10), refresh).unwrap();
+        let condition = &second["conditions"][0];
+        assert_eq!(condition["message"], "cluster is not reachable: two");
+        assert_eq!(condition["lastTransitionTime"], time::rfc3339(at(0)));
+        assert_eq!(condition["lastProbeTime"], time::rfc3339(at(10)));
+    }
+
+    #[test]
+    fn a_cluster_comes_back_after_successes_in_a_row_and_the_first_probe_counts_at_once() {
+        let check = HealthCheck { success_threshold: 2, ..CHECK };
+        let mut thresholds = Thresholds::default();
+        let found = [false, true, false, true, true];
+        let believed = found.map(|healthy| thresholds.take(probe(healthy), &check).is_ready());
+        assert_eq!(believed, [false, false, false, false, true]);
+        assert!(Thresholds::default().take(probe(true), &check).is_ready());
+    }
+
+    #[test]
+    fn what_a_cluster_that_is_away_told_last_stays() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let refresh = Duration::from_secs(300);
+        let told = Probe { version: "v1.36.0".into(), uid: "u".into(), ..probe(true) };
+        let first = status(&json!({}), &told, at(0), refresh).unwrap();
+        assert_eq!(
+            (&first["kubernetesVersion"], &first["clusterUID"]),
+            (&json!("v1.36.0"), &json!("u"))
+        );
+        let away = Probe { unreachable: Some("why".into()), ..Probe::default() };
+        // The status is merged: what is not in it stays.
+        let second = status(&first, &away, at(10), refresh).unwrap();
+        assert!(second.get("kubernetesVersion").is_none() && second.get("clusterUID").is_none());
+    }
+
+    #[test]
+    fn records_are_about_the_cluster_that_was_last_joined() {
+        let (all, none) = (Timestamp::MIN, Timestamp::MAX);
+        let joined = Timestamp::from_second(1_000_000).unwrap();
+        let probed = json!({"conditions": [{"type": "Ready"}]});
+        let known = json!({"conditions": [{"type": "Ready"}], "clusterUID": "u"});
+        for (name, status, uid, moved, since) in [
+            ("the same", known.clone(), "u", false, all),
+            ("the same at another address", known.clone(), "u", true, all),
+            ("another", known.clone(), "v", false, none),
+            ("it hides who it is", known.clone(), "", false, all),
+            ("it hides who it is, at another address", known, "", true, none),
+            ("probed by whoever did not ask who it is", probed.clone(), "u", false, joined),
+            ("it has always hidden who it is", probed, "", false, all),
+            ("just joined", json!({}), "u", false, joined),
+            ("just joined, and hides who it is", json!({}), "", false, joined),
+            ("joined in the place of another", json!({}), "u", true, none),
+        ] {
+            let metadata = json!({"creationTimestamp": time::rfc3339(joined)});
+            let cluster = json!({"metadata": metadata, "status": status});
+            assert_eq!(believed_since(&cluster, uid, moved), since, "{name}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A lane: one kind in one member.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, Once, Weak};
 use std::time::Duration;
 
 use kubefed_api::status::{self, ClusterStatus};
@@ -42,6 +42,8 @@ pub(super) struct Lane {
     /// What is marked as ours in the member.
     observed: Cache<Observed>,
     queue: Queue<Key>,
+    /// What is recorded of the member was looked at.
+    begun: Once,
     /// The list of the member was waited for in vain.
     unlisted: AtomicBool,
     breaker: Mutex<Breaker>,
@@ -69,6 +71,7 @@ impl Lane {
             sync: Arc::downgrade(sync),
             observed: Cache::default(),
             queue: Queue::default(),
+            begun: Once::new(),
             unlisted: AtomicBool::new(false),
             breaker: Mutex::default(),
             paused: Notify::new(),
@@ -262,6 +265,11 @@ impl Lane {
     /// Brings one object in the member to what is planned. An error is worth another try.
     async fn reconcile(&self, sync: &Sync, key: &Key) -> Result<(), ()> {
         let cluster = self.member.name.as_str();
+        let ready = self.member.ready.borrow().clone();
+        if matches!(ready, Readiness::Ready(_)) {
+            self.begun
+                .call_once(|| sync.doubt_versions(cluster, *self.member.believed_since.lock()));
+        }
         let (planned, recorded) = {
             let work = sync.work.lock();
             let work = work.get(key);
@@ -274,7 +282,7 @@ impl Lane {
             return Ok(());
         }
         let wanted = planned.is_some_and(|planned| planned.plan.selected.contains(cluster));
-        let Readiness::Ready(client) = self.member.ready.borrow().clone() else {
+        let Readiness::Ready(client) = ready else {
             let involved = wanted || recorded.is_some();
             if involved {
                 let text = format!("cluster {cluster:?} is not ready");
@@ -324,6 +332,15 @@ impl Lane {
                 Some(planned) => self.apply(&task, planned).await,
                 None => Ok(()),
             },
+            // It is planned for the cluster as it was before it was joined or got other labels: the planner comes to it
+            // and back to us. What a cluster brings along that joins anew would be deleted else.
+            Action::Delete
+                if plan.is_some_and(|plan| {
+                    !plan.deleting && !plan.saw(cluster, &sync.control.placeable())
+                }) =>
+            {
+                Ok(())
+            }
             _ if !self.may_ask(&task) => Ok(()),
             Action::Delete => self.delete(&task).await,
             Action::Unmark => self.unmark(&task).await,

@@ -1,6 +1,7 @@
 //! What is to be, decided without touching anything: where an object is to be, and what one member needs for that.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
 use kubefed_api::{MANAGED_LABEL, deletion, placement, status, template, versions};
@@ -15,6 +16,8 @@ use crate::control::Control;
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Plan {
     pub(super) selected: BTreeSet<String>,
+    /// The clusters that there were to select from.
+    pub(super) clusters: Arc<Vec<placement::Cluster>>,
     /// Named clusters that are not joined.
     pub(super) unknown: Vec<String>,
     pub(super) template_hash: String,
@@ -33,6 +36,12 @@ pub(super) struct Plan {
 }
 
 impl Plan {
+    /// Whether a cluster was to be selected as it is among `clusters`, with the labels that it has there.
+    pub(super) fn saw(&self, cluster: &str, clusters: &[placement::Cluster]) -> bool {
+        let now = clusters.iter().find(|known| known.name == cluster);
+        now.is_some_and(|now| self.clusters.iter().any(|known| known == now))
+    }
+
     /// Whether this plan asks of each member that it selects what the other asks, and the same of each that it does not.
     pub(super) fn asks_the_same(&self, other: &Plan) -> bool {
         let asked = |plan: &Plan| {
@@ -61,6 +70,7 @@ pub(super) fn plan(
         orphan: deletion::orphans(object),
         delete_options: deletion::options(object).ok(),
         unknown: placement::unknown(object, &clusters),
+        clusters: Arc::clone(&clusters),
         ..Plan::default()
     };
     if config.is_namespaces()
@@ -294,6 +304,19 @@ mod tests {
         ] {
             assert_eq!(decide(plan, "a", there.as_ref(), recorded, || None), wanted, "{name}");
         }
+    }
+
+    #[test]
+    fn a_plan_knows_the_clusters_that_it_was_made_for() {
+        let cluster = |name: &str, color: &str| placement::Cluster {
+            name: name.into(),
+            labels: [("color".to_owned(), color.to_owned())].into(),
+        };
+        let plan = Plan { clusters: Arc::new(vec![cluster("a", "blue")]), ..Plan::default() };
+        assert!(plan.saw("a", &[cluster("b", "red"), cluster("a", "blue")]));
+        assert!(!plan.saw("a", &[cluster("a", "red")]), "it has other labels now");
+        assert!(!plan.saw("b", &[cluster("b", "red")]), "it was joined since");
+        assert!(!plan.saw("a", &[]) && !plan.saw("b", &[]), "it is no longer joined");
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The records of what each member has: what this process writes, one that comes after it begins with.
 
+use jiff::Timestamp;
 use kubefed_api::propagatedversion::{self, Versions};
-use kubefed_apimachinery::meta;
+use kubefed_apimachinery::{meta, time};
 use serde_json::{Value, json};
 
 use super::{IMPATIENCE, Sync, Work};
@@ -35,12 +36,23 @@ impl Sync {
                     Work {
                         versions: versions.clone(),
                         recorded: Some(versions),
+                        recorded_at: time::parse(
+                            record["metadata"]["creationTimestamp"].as_str().unwrap_or(""),
+                        ),
                         ..Work::default()
                     },
                 );
             }
             return;
         }
+    }
+
+    /// Forgets which versions a cluster has by records from before this time: they may be about another one, so all that
+    /// they tell of is written there once.
+    pub(super) fn doubt_versions(&self, cluster: &str, believed_since: Timestamp) {
+        let mut work = self.work.lock();
+        let doubted = work.values_mut().filter(|work| is_doubted(work.recorded_at, believed_since));
+        doubted.filter_map(|work| work.versions.clusters.get_mut(cluster)).for_each(String::clear);
     }
 
     /// Remembers the versions beyond this process, in the object that KubeFed's tools know.
@@ -96,4 +108,32 @@ pub(super) fn owner(owner: &Value) -> Value {
         "apiVersion": owner["apiVersion"], "kind": owner["kind"],
         "name": meta::name(owner), "uid": meta::uid(owner),
     })
+}
+
+/// Whether a record tells of another cluster, where those are believed that were made since. What this process has recorded
+/// (`None`) it has recorded of the cluster that was there until now.
+fn is_doubted(recorded_at: Option<Timestamp>, believed_since: Timestamp) -> bool {
+    believed_since > Timestamp::MIN && recorded_at.is_none_or(|at| at < believed_since)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_that_are_older_than_a_cluster_are_not_about_it() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let (all, none) = (Timestamp::MIN, Timestamp::MAX);
+        for (name, recorded_at, since, doubted) in [
+            ("older", Some(at(4)), at(5), true),
+            ("brought along", Some(at(5)), at(5), false),
+            ("younger", Some(at(6)), at(5), false),
+            ("of this process, before the cluster was joined", None, at(5), true),
+            ("of this process, about the same cluster", None, all, false),
+            ("about the same cluster", Some(at(4)), all, false),
+            ("about another", Some(at(6)), none, true),
+        ] {
+            assert_eq!(is_doubted(recorded_at, since), doubted, "{name}");
+        }
+    }
 }
