@@ -1,4 +1,4 @@
-//! `join` and `unjoin`: a service account in the member for us, and a KubeFedCluster that says how to use it.
+//! `join`: a service account in the member for us, and a KubeFedCluster that says how to use it.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -58,29 +58,21 @@ pub(crate) struct JoinOptions {
     pub(crate) error_on_existing: bool,
 }
 
-/// Flags of `unjoin`.
-#[derive(Args, Clone, Debug)]
-pub(crate) struct UnjoinOptions {
-    /// The name of the cluster in the federation
-    cluster_name: String,
-    #[command(flatten)]
-    host: HostOptions,
-    /// Go on although the cluster cannot be reached
-    #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    force: bool,
-}
-
 /// Both ends of a join.
-struct Ends {
-    host: Cluster,
-    namespace: String,
-    config: Kubeconfig,
-    context: String,
+pub(crate) struct Ends {
+    pub(crate) host: Cluster,
+    pub(crate) namespace: String,
+    pub(crate) config: Kubeconfig,
+    pub(crate) context: String,
     /// The service account and all that is made for it.
-    account: String,
+    pub(crate) account: String,
 }
 
-async fn ends(name: &str, options: &HostOptions, config: Kubeconfig) -> anyhow::Result<Ends> {
+pub(crate) async fn ends(
+    name: &str,
+    options: &HostOptions,
+    config: Kubeconfig,
+) -> anyhow::Result<Ends> {
     let host_context = rest::host_context(&config, options.host_cluster_context.as_deref())?;
     let host_name = options.host_cluster_name.as_deref().unwrap_or(host_context);
     if host_name.contains([':', '/']) {
@@ -137,7 +129,7 @@ pub(crate) async fn join_in(config: Kubeconfig, options: &JoinOptions) -> anyhow
 }
 
 /// Where the KubeFedClusters are.
-fn clusters(namespace: &str) -> String {
+pub(crate) fn clusters(namespace: &str) -> String {
     plane::core(namespace, "kubefedclusters")
 }
 
@@ -177,7 +169,7 @@ async fn is_namespaced(ends: &Ends) -> anyhow::Result<bool> {
 }
 
 /// The objects in a member that give an account its rights: path of the collection, and object.
-fn rights(namespace: &str, account: &str, namespaced: bool) -> Vec<(String, Value)> {
+pub(crate) fn rights(namespace: &str, account: &str, namespaced: bool) -> Vec<(String, Value)> {
     let api = "rbac.authorization.k8s.io/v1";
     let subjects = json!([{"kind": "ServiceAccount", "name": account, "namespace": namespace}]);
     let everything = json!([{"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}]);
@@ -346,69 +338,6 @@ async fn register(
         }
         None => ends.host.create(&clusters, &object).await?,
     };
-    Ok(())
-}
-
-/// Takes a cluster out. What was propagated stays there.
-pub(crate) async fn unjoin(options: &UnjoinOptions) -> anyhow::Result<()> {
-    let name = &options.cluster_name;
-    let ends =
-        ends(name, &options.host, rest::kubeconfig(options.host.kubeconfig.as_deref())?).await?;
-    let namespace = &ends.namespace;
-    let path = format!("{}/{name}", clusters(namespace));
-    let cluster = ends.host.get(&path).await.context("the federation")?;
-    if options.host.dry_run.on {
-        return Ok(());
-    }
-    let cleaned = async {
-        let member = Cluster::connect(&ends.config, &ends.context).await?;
-        clean(&member, &ends).await?;
-        anyhow::Ok(())
-    };
-    if let Err(error) = cleaned.await {
-        let error = error.context(format!("cluster {name}"));
-        if !options.force {
-            return Err(error.context(
-                "nothing was taken out of the federation (--force does so all the same)",
-            ));
-        }
-        tracing::warn!("{error:#}");
-    }
-    if let Some(secret) = cluster["spec"]["secretRef"]["name"].as_str() {
-        ends.host.delete(&format!("/api/v1/namespaces/{namespace}/secrets/{secret}")).await?;
-    }
-    ends.host.delete(&path).await?;
-    Ok(())
-}
-
-async fn clean(member: &Cluster, ends: &Ends) -> anyhow::Result<()> {
-    let namespace = &ends.namespace;
-    // Bindings before roles; both scopes, whichever was used to join.
-    let mut objects = rights(namespace, &ends.account, true);
-    objects.extend(rights(namespace, &ends.account, false));
-    objects.reverse();
-    for (path, object) in objects {
-        member.delete(&format!("{path}/{}", meta::name(&object))).await?;
-    }
-    member
-        .delete(&format!("/api/v1/namespaces/{namespace}/serviceaccounts/{}", ends.account))
-        .await?;
-    member.delete(&format!("/api/v1/namespaces/{namespace}/secrets/{}", ends.account)).await?;
-    let uid = |found: Option<Value>| found.map(|found| found["metadata"]["uid"].clone());
-    let path = format!("/api/v1/namespaces/{namespace}");
-    let (here, there) = (uid(ends.host.find(&path).await?), uid(member.find(&path).await?));
-    if there.is_none() || here == there {
-        return Ok(());
-    }
-    // The accounts of other federations live there too.
-    let accounts = member.list(&format!("{path}/serviceaccounts")).await?;
-    let others = accounts.iter().filter_map(|account| account["metadata"]["name"].as_str());
-    match others.into_iter().find(|name| *name != "default" && *name != ends.account) {
-        Some(other) => {
-            tracing::info!("Namespace {namespace} stays: service account {other} is in it")
-        }
-        None => member.delete(&path).await?,
-    }
     Ok(())
 }
 

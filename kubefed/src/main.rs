@@ -20,6 +20,7 @@ mod names;
 mod orphaning;
 mod plane;
 mod rest;
+mod unjoin;
 mod up;
 
 /// Runs and manages a federation of Kubernetes clusters.
@@ -46,7 +47,7 @@ enum Command {
     /// Join a cluster to the federation
     Join(join::JoinOptions),
     /// Take a cluster out of the federation
-    Unjoin(join::UnjoinOptions),
+    Unjoin(unjoin::Options),
     /// Federate a kind
     Enable(enable::Options),
     /// End the federation of a kind
@@ -116,7 +117,7 @@ async fn run(command: Command, name: names::Name) -> anyhow::Result<()> {
         Command::Init(options) => init::init(&options).await,
         Command::Deinit(options) => deinit::deinit(&options).await,
         Command::Join(options) => join::join(&options).await,
-        Command::Unjoin(options) => join::unjoin(&options).await,
+        Command::Unjoin(options) => unjoin::unjoin(&options).await,
         Command::Enable(options) => enable::enable(&options).await,
         Command::Disable(options) => disable::disable(&options).await,
         Command::Federate(options) => federate::federate(&options).await,
