@@ -1,15 +1,14 @@
 //! `check`: one line for each thing that must be right, with what to do where it isn't. Facts are fetched here; what
 //! they mean is decided by pure functions.
 
-use std::path::{Path, PathBuf};
-
 use anyhow::bail;
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 use kubefed_api::federatedtypeconfig::FederatedTypeConfig;
-use kubefed_api::{SYSTEM_NAMESPACE, kubefedconfig};
+use kubefed_api::kubefedconfig;
 use serde_json::{Value, json};
 
+use crate::plane::{HostOptions, PlaneOptions};
 use crate::rest::{self, Cluster};
 use crate::{plane, say};
 
@@ -21,15 +20,8 @@ mod types;
 /// Flags of `check`.
 #[derive(Args, Debug)]
 pub(crate) struct Options {
-    /// The kubeconfig
-    #[arg(long)]
-    kubeconfig: Option<PathBuf>,
-    /// The context of the federation; the current one if left out
-    #[arg(long)]
-    host_cluster_context: Option<String>,
-    /// The namespace of the control plane
-    #[arg(long, default_value = SYSTEM_NAMESPACE)]
-    kubefed_namespace: String,
+    #[command(flatten)]
+    plane: PlaneOptions,
     /// The form of the output
     #[arg(short, long, value_enum, default_value = "text")]
     output: Output,
@@ -153,8 +145,7 @@ pub(crate) async fn check(options: &Options) -> anyhow::Result<()> {
 }
 
 async fn findings(options: &Options) -> Vec<Finding> {
-    let context = options.host_cluster_context.as_deref();
-    let (cluster, context) = match connect(options.kubeconfig.as_deref(), context).await {
+    let (cluster, context) = match connect(&options.plane.host).await {
         Ok(connected) => connected,
         Err(error) => {
             let remedy =
@@ -172,7 +163,7 @@ async fn findings(options: &Options) -> Vec<Finding> {
         return findings;
     }
     findings.extend(servers::ready(cluster.text("/readyz?verbose").await));
-    let namespace = &options.kubefed_namespace;
+    let namespace = &options.plane.kubefed_namespace;
     let core = |plural: &str| plane::core(namespace, plural);
     let leases = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases");
     let now = Timestamp::now();
@@ -202,9 +193,9 @@ async fn findings(options: &Options) -> Vec<Finding> {
 }
 
 /// The federation and the context that leads to it.
-async fn connect(path: Option<&Path>, context: Option<&str>) -> anyhow::Result<(Cluster, String)> {
-    let kubeconfig = rest::kubeconfig(path)?;
-    let context = rest::host_context(&kubeconfig, context)?;
+async fn connect(host: &HostOptions) -> anyhow::Result<(Cluster, String)> {
+    let kubeconfig = rest::kubeconfig(host.kubeconfig.as_deref())?;
+    let context = rest::host_context(&kubeconfig, host.host_cluster_context.as_deref())?;
     Ok((Cluster::connect(&kubeconfig, context).await?, context.to_owned()))
 }
 

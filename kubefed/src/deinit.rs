@@ -6,7 +6,7 @@ use serde_json::Value;
 use std::time::Duration;
 use tokio::time::Instant;
 
-use crate::init::HostOptions;
+use crate::init::InstallOptions;
 use crate::init::manifests::{self, Overlay};
 use crate::rest::Cluster;
 use crate::{plane, say};
@@ -17,7 +17,7 @@ const LOOK: Duration = Duration::from_millis(200);
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     #[command(flatten)]
-    host: HostOptions,
+    install: InstallOptions,
     /// Delete every federated object first, so that the controllers delete what they have put into the members
     #[arg(long)]
     delete_propagated: bool,
@@ -28,9 +28,9 @@ pub(crate) struct Options {
 
 /// Takes a federation away, with all that it has stored.
 pub(crate) async fn deinit(options: &Options) -> anyhow::Result<()> {
-    let namespace = &options.host.kubefed_namespace;
-    let host = options.host.connect().await?;
-    let deadline = Instant::now() + options.host.timeout;
+    let namespace = &options.install.plane.kubefed_namespace;
+    let host = options.install.connect().await?;
+    let deadline = Instant::now() + options.install.timeout;
     if options.delete_propagated && !options.dry_run {
         delete_propagated(&host, namespace, deadline).await.context(
             "nothing of the control plane was deleted (without --delete-propagated the members keep what they have)",
@@ -64,7 +64,7 @@ pub(crate) async fn deinit(options: &Options) -> anyhow::Result<()> {
                 .collect();
             bail!(
                 "after {:?} (--timeout) Namespace {namespace} is not gone: {}; the host goes on deleting it",
-                options.host.timeout,
+                options.install.timeout,
                 why.join("; ")
             );
         }

@@ -29,6 +29,8 @@ pub(crate) struct Options {
     name: String,
     #[command(flatten)]
     plane: plane::PlaneOptions,
+    #[command(flatten)]
+    dry_run: plane::DryRun,
     /// Delete the definition of the federated kind as well
     #[arg(long, default_value_t = false, action = ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     delete_crd: bool,
@@ -64,7 +66,7 @@ pub(crate) async fn disable(options: &Options) -> anyhow::Result<()> {
     if let Some(config) = &config {
         refuse(&host, options, config).await?;
     }
-    if options.plane.dry_run.on {
+    if options.dry_run.on {
         return Ok(());
     }
     let path = format!("{}/{name}", plane::type_configs(namespace));

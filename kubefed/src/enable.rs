@@ -31,6 +31,8 @@ pub(crate) struct Options {
     name: Option<String>,
     #[command(flatten)]
     plane: plane::PlaneOptions,
+    #[command(flatten)]
+    dry_run: plane::DryRun,
     /// The group of the federated kind
     #[arg(long, default_value = TYPES_GROUP)]
     federated_group: String,
@@ -129,7 +131,7 @@ pub(crate) async fn enable(options: &Options) -> anyhow::Result<()> {
         return plane::print(&objects);
     }
     refuse(&host, namespace, &plan.parsed).await?;
-    if options.plane.dry_run.on {
+    if options.dry_run.on {
         return Ok(());
     }
     apply(&host, namespace, &plan).await

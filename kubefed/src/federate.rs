@@ -37,6 +37,8 @@ pub(crate) struct Options {
     name: Option<String>,
     #[command(flatten)]
     plane: plane::PlaneOptions,
+    #[command(flatten)]
+    dry_run: plane::DryRun,
     /// The namespace of the object; that of the context if left out
     #[arg(short, long)]
     namespace: Option<String>,
@@ -225,11 +227,11 @@ async fn create(host: &Cluster, options: &Options, batches: &[Batch]) -> anyhow:
             let directive = Directive::of(&batch.config.name);
             let plan = enable::plan(host, namespace, &batch.target, &directive).await?;
             enable::refuse(host, namespace, &batch.config).await?;
-            if !options.plane.dry_run.on {
+            if !options.dry_run.on {
                 enable::apply(host, namespace, &plan).await?;
             }
         }
-        for object in batch.objects.iter().filter(|_| !options.plane.dry_run.on) {
+        for object in batch.objects.iter().filter(|_| !options.dry_run.on) {
             let federated = &batch.config.federated;
             let title = format!("{} {:?}", federated.kind, meta::name(object));
             let path = federated.path(meta::namespace(object), "");

@@ -1,17 +1,17 @@
 //! `init`: installs a federation in a host cluster. A second run changes only what is not as it is to be.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::Args;
-use kubefed_api::{SYSTEM_NAMESPACE, federatedtypeconfig};
+use kubefed_api::federatedtypeconfig;
 use kubefed_apimachinery::{duration, names};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use crate::plane::PlaneOptions;
 use crate::rest::{Cluster, Error};
 use crate::{plane, say};
 
@@ -26,16 +26,9 @@ const AUTOMANAGED: &str = "kube-aggregator.kubernetes.io/automanaged";
 
 /// Flags that init and deinit share.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct HostOptions {
-    /// The kubeconfig
-    #[arg(long)]
-    kubeconfig: Option<PathBuf>,
-    /// The context of the host cluster; the current one if left out
-    #[arg(long)]
-    host_cluster_context: Option<String>,
-    /// The namespace of the control plane
-    #[arg(long, default_value = SYSTEM_NAMESPACE)]
-    pub(crate) kubefed_namespace: String,
+pub(crate) struct InstallOptions {
+    #[command(flatten)]
+    pub(crate) plane: PlaneOptions,
     /// How long to wait, such as 90s or 5m
     #[arg(long, default_value = "5m", value_parser = duration::parse)]
     pub(crate) timeout: Duration,
@@ -45,7 +38,7 @@ pub(crate) struct HostOptions {
 #[derive(Args, Clone, Debug)]
 pub(crate) struct Options {
     #[command(flatten)]
-    host: HostOptions,
+    install: InstallOptions,
     /// How the control plane runs
     #[arg(long, value_enum, default_value = "production")]
     overlay: Overlay,
@@ -57,20 +50,20 @@ pub(crate) struct Options {
     dry_run: bool,
 }
 
-impl HostOptions {
+impl InstallOptions {
     pub(crate) async fn connect(&self) -> anyhow::Result<Cluster> {
-        if let Some(why) = names::dns1123_label(&self.kubefed_namespace).first() {
-            bail!("{:?} is no namespace (--kubefed-namespace): {why}", self.kubefed_namespace);
+        let namespace = &self.plane.kubefed_namespace;
+        if let Some(why) = names::dns1123_label(namespace).first() {
+            bail!("{namespace:?} is no namespace (--kubefed-namespace): {why}");
         }
-        let context = self.host_cluster_context.as_deref();
-        Cluster::of_flags(self.kubeconfig.as_deref(), context).await
+        self.plane.host.connect().await
     }
 }
 
 /// Installs a federation.
 pub(crate) async fn init(options: &Options) -> anyhow::Result<()> {
-    let namespace = &options.host.kubefed_namespace;
-    let host = options.host.connect().await?;
+    let namespace = &options.install.plane.kubefed_namespace;
+    let host = options.install.connect().await?;
     let objects = objects(&host, options).await.context("the host cluster")?;
     if options.dry_run {
         return plane::print(&objects);
@@ -80,7 +73,7 @@ pub(crate) async fn init(options: &Options) -> anyhow::Result<()> {
         apply(&host, object).await.with_context(|| manifests::title(object))?;
     }
     say(&format!("applied {} objects; waiting for the federation", objects.len()));
-    let deadline = Instant::now() + options.host.timeout;
+    let deadline = Instant::now() + options.install.timeout;
     let services = objects.iter().filter(|object| object["kind"] == "APIService");
     for service in services {
         until(deadline, options, async || unavailable(&host, service).await).await?;
@@ -113,7 +106,7 @@ async fn apply(host: &Cluster, object: &Value) -> Result<(), Error> {
 
 /// All that is to be applied, in order.
 async fn objects(host: &Cluster, options: &Options) -> anyhow::Result<Vec<Value>> {
-    let namespace = &options.host.kubefed_namespace;
+    let namespace = &options.install.plane.kubefed_namespace;
     let mut known = certificates::Known::new();
     for name in certificates::NAMES {
         let secret = host.find(&format!("/api/v1/namespaces/{namespace}/secrets/{name}")).await?;
@@ -165,8 +158,8 @@ async fn until(
         if Instant::now() >= deadline {
             bail!(
                 "after {:?} (--timeout) {what}. All is applied and stays so: see kubectl --namespace {} get pods, then run kubefed init again",
-                options.host.timeout,
-                options.host.kubefed_namespace,
+                options.install.timeout,
+                options.install.plane.kubefed_namespace,
             );
         }
         tokio::time::sleep(LOOK).await;

@@ -1,6 +1,5 @@
 //! `join`: a service account in the member for us, and a KubeFedCluster that says how to use it.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -8,11 +7,11 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use clap::Args;
 use kube::config::Kubeconfig;
-use kubefed_api::{SCOPE_ANNOTATION, SYSTEM_NAMESPACE, kubefedconfig};
+use kubefed_api::{SCOPE_ANNOTATION, kubefedconfig};
 use kubefed_apimachinery::meta;
 use serde_json::{Value, json};
 
-use crate::plane::{self, DryRun};
+use crate::plane::{self, DryRun, PlaneOptions};
 use crate::rest::{self, Cluster, Error};
 
 /// How long the member's token controller may take.
@@ -23,16 +22,9 @@ const RBAC: &str = "/apis/rbac.authorization.k8s.io/v1";
 
 /// Flags that join and unjoin share.
 #[derive(Args, Clone, Debug)]
-pub(crate) struct HostOptions {
-    /// The kubeconfig
-    #[arg(long)]
-    pub(crate) kubeconfig: Option<PathBuf>,
-    /// The context of the federation; the current one if left out
-    #[arg(long)]
-    pub(crate) host_cluster_context: Option<String>,
-    /// The namespace of the control plane
-    #[arg(long, default_value = SYSTEM_NAMESPACE)]
-    pub(crate) kubefed_namespace: String,
+pub(crate) struct EndsOptions {
+    #[command(flatten)]
+    pub(crate) plane: PlaneOptions,
     /// The name of the host in generated names; its context's name if left out
     #[arg(long)]
     pub(crate) host_cluster_name: Option<String>,
@@ -49,7 +41,7 @@ pub(crate) struct JoinOptions {
     /// The name of the cluster in the federation
     pub(crate) cluster_name: String,
     #[command(flatten)]
-    pub(crate) host: HostOptions,
+    pub(crate) ends: EndsOptions,
     /// The name of the secret in the federation that keeps the token; a generated one if left out
     #[arg(long)]
     pub(crate) secret_name: Option<String>,
@@ -70,10 +62,11 @@ pub(crate) struct Ends {
 
 pub(crate) async fn ends(
     name: &str,
-    options: &HostOptions,
+    options: &EndsOptions,
     config: Kubeconfig,
 ) -> anyhow::Result<Ends> {
-    let host_context = rest::host_context(&config, options.host_cluster_context.as_deref())?;
+    let host_context =
+        rest::host_context(&config, options.plane.host.host_cluster_context.as_deref())?;
     let host_name = options.host_cluster_name.as_deref().unwrap_or(host_context);
     if host_name.contains([':', '/']) {
         bail!("{host_name:?} cannot be part of a name: give --host-cluster-name");
@@ -81,18 +74,18 @@ pub(crate) async fn ends(
     let host = Cluster::connect(&config, host_context).await?;
     let context = options.cluster_context.clone().unwrap_or_else(|| name.to_owned());
     let account = format!("{name}-{host_name}");
-    Ok(Ends { host, namespace: options.kubefed_namespace.clone(), config, context, account })
+    Ok(Ends { host, namespace: options.plane.kubefed_namespace.clone(), config, context, account })
 }
 
 /// Joins a cluster.
 pub(crate) async fn join(options: &JoinOptions) -> anyhow::Result<()> {
-    join_in(rest::kubeconfig(options.host.kubeconfig.as_deref())?, options).await
+    join_in(rest::kubeconfig(options.ends.plane.host.kubeconfig.as_deref())?, options).await
 }
 
 /// Joins a cluster of a kubeconfig that was read already.
 pub(crate) async fn join_in(config: Kubeconfig, options: &JoinOptions) -> anyhow::Result<()> {
     let name = &options.cluster_name;
-    let ends = ends(name, &options.host, config).await?;
+    let ends = ends(name, &options.ends, config).await?;
     let namespace = &ends.namespace;
     let namespaced = is_namespaced(&ends).await?;
     let member = Cluster::connect(&ends.config, &ends.context).await?;
@@ -114,7 +107,7 @@ pub(crate) async fn join_in(config: Kubeconfig, options: &JoinOptions) -> anyhow
             "the federation has a KubeFedCluster {namespace}/{name}: it was joined before (--error-on-existing=false takes it up)"
         );
     }
-    if options.host.dry_run.on {
+    if options.ends.dry_run.on {
         return Ok(());
     }
     tracing::info!(

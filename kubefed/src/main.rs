@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(cli.verbosity, 2);
         let Command::Join(options) = cli.command else { panic!("not join") };
         assert_eq!(options.cluster_name, "cluster2");
-        assert_eq!(options.host.host_cluster_context.as_deref(), Some("host-cluster"));
+        assert_eq!(options.ends.plane.host.host_cluster_context.as_deref(), Some("host-cluster"));
     }
 
     #[test]

@@ -12,7 +12,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use tokio::task::JoinSet;
 
-use crate::plane::PlaneOptions;
+use crate::plane::{DryRun, PlaneOptions};
 use crate::rest::{self, Cluster};
 use crate::say;
 
@@ -43,6 +43,8 @@ pub(crate) struct Options {
     to_file: Option<PathBuf>,
     #[command(flatten)]
     plane: PlaneOptions,
+    #[command(flatten)]
+    dry_run: DryRun,
 }
 
 /// Where all comes from.
@@ -67,7 +69,7 @@ struct Summary {
 
 /// Brings a control plane over.
 pub(crate) async fn migrate(options: &Options) -> anyhow::Result<()> {
-    let PlaneOptions { host, kubefed_namespace, dry_run } = &options.plane;
+    let PlaneOptions { host, kubefed_namespace } = &options.plane;
     let source = match (&options.from_context, &options.from_file) {
         (_, Some(file)) => Source::File(file.clone()),
         (context, None) => {
@@ -80,7 +82,7 @@ pub(crate) async fn migrate(options: &Options) -> anyhow::Result<()> {
     if let Source::ControlPlane(old) = &source
         && let Some(trouble) = old.still_leads().await.context("the old control plane")?
     {
-        if !dry_run.on {
+        if !options.dry_run.on {
             bail!(trouble);
         }
         say(&format!("not yet: {trouble}"));
@@ -97,9 +99,9 @@ pub(crate) async fn migrate(options: &Options) -> anyhow::Result<()> {
         );
     }
     let new = Arc::new(Federation::new(cluster, kubefed_namespace));
-    let summary = bring_over(&source, &new, dry_run.on).await?;
+    let summary = bring_over(&source, &new, options.dry_run.on).await?;
     if let Source::ControlPlane(old) = &source
-        && !dry_run.on
+        && !options.dry_run.on
     {
         old.say_farewell();
     }

@@ -20,7 +20,7 @@ pub(crate) struct HostOptions {
     /// The kubeconfig
     #[arg(long)]
     pub(crate) kubeconfig: Option<PathBuf>,
-    /// The context of the federation; the current one if left out
+    /// The context of the federation or its host cluster; the current one if left out
     #[arg(long)]
     pub(crate) host_cluster_context: Option<String>,
 }
@@ -39,8 +39,6 @@ pub(crate) struct PlaneOptions {
     /// The namespace of the control plane
     #[arg(long, default_value = SYSTEM_NAMESPACE)]
     pub(crate) kubefed_namespace: String,
-    #[command(flatten)]
-    pub(crate) dry_run: DryRun,
 }
 
 /// Whether to do nothing; `--dry-run=false` is understood as well.

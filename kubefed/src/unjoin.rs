@@ -5,7 +5,7 @@ use clap::Args;
 use kubefed_apimachinery::meta;
 use serde_json::Value;
 
-use crate::join::{Ends, HostOptions, clusters, ends, rights};
+use crate::join::{Ends, EndsOptions, clusters, ends, rights};
 use crate::rest::{self, Cluster};
 
 /// Flags of `unjoin`.
@@ -14,7 +14,7 @@ pub(crate) struct Options {
     /// The name of the cluster in the federation
     cluster_name: String,
     #[command(flatten)]
-    host: HostOptions,
+    ends: EndsOptions,
     /// Go on although the cluster cannot be reached
     #[arg(long, default_value_t = false, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     force: bool,
@@ -24,11 +24,12 @@ pub(crate) struct Options {
 pub(crate) async fn unjoin(options: &Options) -> anyhow::Result<()> {
     let name = &options.cluster_name;
     let ends =
-        ends(name, &options.host, rest::kubeconfig(options.host.kubeconfig.as_deref())?).await?;
+        ends(name, &options.ends, rest::kubeconfig(options.ends.plane.host.kubeconfig.as_deref())?)
+            .await?;
     let namespace = &ends.namespace;
     let path = format!("{}/{name}", clusters(namespace));
     let cluster = ends.host.get(&path).await.context("the federation")?;
-    if options.host.dry_run.on {
+    if options.ends.dry_run.on {
         return Ok(());
     }
     let cleaned = async {

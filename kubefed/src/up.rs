@@ -9,8 +9,8 @@ use kubefed_api::{SYSTEM_NAMESPACE, federatedtypeconfig};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::join::{self, HostOptions, JoinOptions};
-use crate::plane::{self, DryRun};
+use crate::join::{self, EndsOptions, JoinOptions};
+use crate::plane::{self, DryRun, HostOptions, PlaneOptions};
 use crate::rest::{self, Cluster};
 use crate::say;
 
@@ -160,10 +160,14 @@ fn local_members(options: &Options, known: Vec<String>) -> Vec<String> {
 fn join_options(name: &str, context: &str) -> JoinOptions {
     JoinOptions {
         cluster_name: name.to_owned(),
-        host: HostOptions {
-            kubeconfig: None,
-            host_cluster_context: Some(FEDERATION.into()),
-            kubefed_namespace: SYSTEM_NAMESPACE.into(),
+        ends: EndsOptions {
+            plane: PlaneOptions {
+                host: HostOptions {
+                    kubeconfig: None,
+                    host_cluster_context: Some(FEDERATION.into()),
+                },
+                kubefed_namespace: SYSTEM_NAMESPACE.into(),
+            },
             host_cluster_name: None,
             cluster_context: Some(context.to_owned()),
             dry_run: DryRun::default(),
