@@ -96,12 +96,14 @@ struct Planned {
 /// What is known of one federated object beyond the object itself.
 #[derive(Default)]
 struct Work {
+    /// The uid of the object that this is about; empty if the record does not say.
+    owner: String,
     planned: Option<Arc<Planned>>,
     /// Lanes that have yet to do their part.
     pending: BTreeSet<String>,
     outcomes: BTreeMap<String, ClusterStatus>,
     /// The versions of the objects in the members, for the plan's template and overrides. Empty, also in the record: it
-    /// is there, but as an older plan wanted it.
+    /// is there, but as an older plan wanted it, or it may be there.
     versions: Versions,
     /// The record as it is stored.
     recorded: Option<Versions>,
@@ -115,6 +117,7 @@ struct Work {
 enum Learned {
     /// No more than before.
     Nothing,
+    /// There is nothing of ours.
     IsGone,
     /// It has this version, as planned.
     Has(String),
@@ -333,6 +336,12 @@ impl Sync {
         // After the work is locked: a lane that is not among these looks at the work when it begins.
         let lanes = self.lanes.read();
         let work = all.entry(key.clone()).or_default();
+        let owner = meta::uid(&planned.object);
+        if !work.owner.is_empty() && work.owner != owner {
+            // What an object of the same name has put somewhere is nothing that this one may take away.
+            *work = Work::default();
+        }
+        owner.clone_into(&mut work.owner);
         if work.versions.template != plan.template_hash
             || work.versions.overrides != plan.overrides_hash
         {
@@ -417,6 +426,15 @@ impl Sync {
         format!("{collection}/{}", meta::name(object))
     }
 
+    /// A lane is about to write an object: whatever it hears of that, the object may be there from now on.
+    fn may_be_there(&self, key: &Key, cluster: &str, planned: &Planned) {
+        if let Some(work) = self.work.lock().get_mut(key)
+            && work.owner == meta::uid(&planned.object)
+        {
+            work.versions.clusters.entry(cluster.to_owned()).or_default();
+        }
+    }
+
     /// A lane has done its part of a plan. No outcome: the object is not to be there, and is not.
     fn done(
         &self,
@@ -434,7 +452,7 @@ impl Sync {
                 && now.plan.selected.contains(cluster) == then.plan.selected.contains(cluster);
         if !current {
             // The lane has been told of the newer plan and comes to it next. It must know that there is something.
-            if matches!(learned, Learned::Has(_)) {
+            if matches!(learned, Learned::Has(_)) && work.owner == meta::uid(&then.object) {
                 work.versions.clusters.insert(cluster.to_owned(), String::new());
             }
             return;

@@ -1,8 +1,9 @@
 //! Objects that were in a member before, and objects that are nobody's any longer.
 
+use kubefed_controllers::client::Client;
 use kubefed_tests::NAMESPACE;
 use kubefed_tests::scene::{
-    MANAGED, event, federate_configmap, has, is_gone, state_is, there, told, with_ns,
+    MANAGED, event, federate_configmap, has, is_gone, near_and_far, state_is, there, told, with_ns,
 };
 use serde_json::{Value, json};
 
@@ -68,4 +69,67 @@ async fn a_mark_without_an_owner_is_taken_off_and_the_object_left() {
     let found = member.get(&there("nobodys")).await.expect("it stays");
     assert_eq!(found["data"]["key"], "mine");
     has(federation.member("one"), "a", "first").await;
+}
+
+/// The object in the member is left as it was, but is no longer marked.
+async fn is_let_go(member: &Client, was: &Value) {
+    let path = there("a");
+    let found = kubefed_tests::eventually("the mark is taken off", async || {
+        let found = member.get(&path).await;
+        let found = found.expect("what was orphaned stays");
+        found["metadata"]["labels"][MANAGED].is_null().then_some(found)
+    })
+    .await;
+    assert_eq!(found["metadata"]["uid"], was["metadata"]["uid"]);
+    assert_eq!(found["data"], was["data"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_orphaned_while_its_member_was_away_outlives_a_namesake_that_is_placed_elsewhere()
+{
+    let (federation, road) = near_and_far().await;
+    let (admin, far) = (federation.admin(), federation.member("far").admin());
+    let path = federate_configmap(&federation, "a").await;
+    told(&federation, &path, "True").await;
+    let was = has(federation.member("far"), "a", "first").await;
+    road.cut();
+    let patch = json!({"metadata": {"annotations": {"kubefed.io/orphan": "true"}}});
+    admin.merge(&path, &patch).await.expect("marked");
+    admin.delete(&path, &json!({})).await.expect("deleted");
+    is_gone(&federation.api, &path).await;
+    let mut namesake = json!({
+        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedConfigMap",
+        "metadata": {"name": "a", "namespace": "ns"},
+        "spec": {"template": {"data": {"key": "second"}}, "placement": {"clusters": [{"name": "near"}]}},
+    });
+    let collection = path.strip_suffix("/a").expect("a path");
+    namesake = admin.create(collection, &namesake).await.expect("created");
+    has(federation.member("near"), "a", "second").await;
+    road.mend();
+    is_let_go(&far, &was).await;
+    assert_eq!(
+        told(&federation, &path, "True").await["metadata"]["uid"],
+        namesake["metadata"]["uid"]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_record_of_an_object_that_is_gone_says_nothing_of_its_namesake() {
+    let mut federation = with_ns(&["one"]).await;
+    let (admin, member) = (federation.admin(), federation.member("one").admin());
+    let path = federate_configmap(&federation, "a").await;
+    told(&federation, &path, "True").await;
+    let was = has(federation.member("one"), "a", "first").await;
+    federation.stop_manager().await;
+    admin.merge(&path, &json!({"metadata": {"finalizers": null}})).await.expect("let go");
+    admin.delete(&path, &json!({})).await.expect("deleted");
+    let namesake = json!({
+        "apiVersion": "types.kubefed.io/v1beta1", "kind": "FederatedConfigMap",
+        "metadata": {"name": "a", "namespace": "ns"},
+        "spec": {"template": {"data": {"key": "second"}}, "placement": {"clusters": []}},
+    });
+    let collection = path.strip_suffix("/a").expect("a path");
+    admin.create(collection, &namesake).await.expect("created");
+    federation.start_manager();
+    is_let_go(&member, &was).await;
 }

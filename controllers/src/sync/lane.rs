@@ -61,6 +61,8 @@ struct Task<'a> {
     key: &'a Key,
     planned: Option<&'a Arc<Planned>>,
     observed: Option<&'a Observed>,
+    /// We have written it there, or may have.
+    recorded: bool,
 }
 
 impl Lane {
@@ -307,7 +309,8 @@ impl Lane {
         };
         let plan = planned.map(|planned| &planned.plan);
         let action = plan::decide(plan, cluster, observed, recorded.as_deref(), metadata);
-        let task = Task { sync, client: &client, key, planned, observed };
+        let recorded = recorded.is_some();
+        let task = Task { sync, client: &client, key, planned, observed, recorded };
         match action {
             Action::Nothing => {
                 let is_well = wanted && plan.is_some_and(|plan| !plan.deleting);

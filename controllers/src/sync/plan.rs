@@ -174,8 +174,9 @@ pub(super) enum Action {
     Wait,
 }
 
-/// Decides. `plan`: none if the federated object is gone. `recorded`: the version that was last written there; empty if
-/// that was for another template. `metadata`: that of the object as it is to be.
+/// Decides. `plan`: none if the federated object is gone. `recorded`: the version that was last written there for this
+/// object; empty if that was for another template, or what came of it is not known. `metadata`: that of the object as it
+/// is to be.
 pub(super) fn decide(
     plan: Option<&Plan>,
     cluster: &str,
@@ -193,11 +194,15 @@ pub(super) fn decide(
     if plan.ignored {
         return Action::Nothing;
     }
-    let wanted = !plan.deleting && plan.selected.contains(cluster);
+    let is_placed = plan.selected.contains(cluster);
+    let wanted = !plan.deleting && is_placed;
     match (wanted, observed) {
         // Where it is to be cannot be told: nothing is taken away for that.
         _ if !plan.deleting && plan.reason == status::COMPUTE_PLACEMENT_FAILED => Action::Nothing,
         (_, Some(observed)) if observed.deleting => Action::Wait,
+        // The mark is of an object of this name that is no more, or somebody else's: this one has put nothing there,
+        // so its owner has not asked for the end of it.
+        (false, Some(_)) if recorded.is_none() && !is_placed => Action::Unmark,
         (false, _) if is_there => Action::Delete,
         (false, _) => Action::Nothing,
         (true, None) => Action::Apply,
@@ -247,6 +252,7 @@ mod tests {
         let selected = plan_for(&["a"]);
         let elsewhere = plan_for(&["b"]);
         let deleting = Plan { deleting: true, ..plan_for(&["a"]) };
+        let going_elsewhere = Plan { deleting: true, ..elsewhere.clone() };
         let orphaned = Plan { orphan: true, ..deleting.clone() };
         let unclear = Plan { reason: status::COMPUTE_PLACEMENT_FAILED, ..Plan::default() };
         let going = Observed { deleting: true, ..observed("gen:1") };
@@ -291,7 +297,56 @@ mod tests {
                 Some("gen:1"),
                 Action::Delete,
             ),
+            (
+                "deleted here before it was recorded",
+                Some(&deleting),
+                Some(observed("gen:1")),
+                None,
+                Action::Delete,
+            ),
             ("gone everywhere", Some(&deleting), None, None, Action::Nothing),
+            (
+                "of a namesake that is placed elsewhere",
+                Some(&elsewhere),
+                Some(observed("gen:1")),
+                None,
+                Action::Unmark,
+            ),
+            (
+                "of a namesake that was placed elsewhere and goes",
+                Some(&going_elsewhere),
+                Some(observed("gen:1")),
+                None,
+                Action::Unmark,
+            ),
+            (
+                "of a namesake that is placed here",
+                Some(&selected),
+                Some(observed("gen:1")),
+                None,
+                Action::Apply,
+            ),
+            (
+                "no longer selected, written without an answer",
+                Some(&elsewhere),
+                Some(observed("gen:1")),
+                Some(""),
+                Action::Delete,
+            ),
+            (
+                "no longer selected, written without an answer, not seen",
+                Some(&elsewhere),
+                None,
+                Some(""),
+                Action::Delete,
+            ),
+            (
+                "deleted here after it was taken from the placement",
+                Some(&going_elsewhere),
+                Some(observed("gen:1")),
+                Some("gen:1"),
+                Action::Delete,
+            ),
             ("orphaned", Some(&orphaned), Some(observed("gen:1")), Some("gen:1"), Action::Unmark),
             ("nobody's", None, Some(observed("gen:1")), None, Action::Unmark),
             (

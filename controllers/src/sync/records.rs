@@ -31,9 +31,11 @@ impl Sync {
                 let Some(name) = meta::name(&record).strip_prefix(&prefix) else { continue };
                 let key = Key { namespace: meta::namespace(&record).into(), name: name.into() };
                 let versions = Versions::of(&record);
+                let owner = &record["metadata"]["ownerReferences"][0]["uid"];
                 work.insert(
                     key,
                     Work {
+                        owner: owner.as_str().unwrap_or("").to_owned(),
                         versions: versions.clone(),
                         recorded: Some(versions),
                         recorded_at: time::parse(
@@ -80,8 +82,12 @@ impl Sync {
         }
         let record = json!({"apiVersion": GROUP_VERSION, "kind": kind, "metadata": metadata});
         match self.control.federation.create(&collection, &record).await {
-            Err(error) if !error.is_conflict() => return Err(error),
-            _ => {}
+            // That of an object of the same name, with which it would go.
+            Err(error) if error.is_conflict() => {
+                let owners = json!({"metadata": {"ownerReferences": [owner(object)]}});
+                self.control.federation.merge(&format!("{collection}/{name}"), &owners).await?;
+            }
+            created => drop(created?),
         }
         self.control.federation.merge(&at, &json!({"status": status})).await.map(drop)
     }

@@ -49,10 +49,6 @@ impl Sync {
             )
         };
         let plan = &planned.plan;
-        if pending && object["status"]["observedGeneration"] == meta::generation(&object) {
-            // What is told already stands until the lanes are done: this comes again then.
-            return Ok(());
-        }
         let is_gone = outcomes.is_empty() && versions.clusters.is_empty();
         // What is to be left needs no member: one that is away takes the mark off when it is back, since it is nobody's.
         if plan.deleting && !pending && (is_gone || plan.orphan) {
@@ -63,7 +59,8 @@ impl Sync {
             };
         }
         let mut recording = Ok(());
-        if !plan.deleting && recorded.as_ref() != Some(&versions) && !pending {
+        // Also while some are pending: what the others have must not be forgotten when this process ends.
+        if !plan.deleting && recorded.as_ref() != Some(&versions) {
             recording = self.record(key, &object, &versions, recorded.is_some()).await;
             match &recording {
                 Ok(()) => {
@@ -78,6 +75,10 @@ impl Sync {
                 }
                 Err(_) => {}
             }
+        }
+        if pending && object["status"]["observedGeneration"] == meta::generation(&object) {
+            // What is told already stands until the lanes are done: this comes again then.
+            return recording;
         }
         let apart = if plan.deleting {
             // What it told goes with the object, and could not be made anew in a namespace that ends.

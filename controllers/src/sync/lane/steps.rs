@@ -7,7 +7,7 @@ use kubefed_api::{MANAGED_LABEL, deletion, status, versions};
 use kubefed_apimachinery::meta;
 use serde_json::{Value, json};
 
-use super::super::{Learned, Planned};
+use super::super::{Learned, Planned, plan};
 use super::requests::{Deletion, Refused};
 use super::{Lane, Task, outcome, tell, well};
 use crate::cache::Key;
@@ -38,6 +38,7 @@ impl Lane {
             if is_new { ("CreateInCluster", "Creating") } else { ("UpdateInCluster", "Updating") };
         self.say(task, reason, doing);
         let began = Instant::now();
+        sync.may_be_there(key, cluster, planned);
         let written = self.write(task, planned, desired).await;
         self.note(
             sync,
@@ -61,7 +62,7 @@ impl Lane {
             Err(Refused::For(state, why)) => {
                 self.tell(task, state, &format!("{why} in cluster {cluster:?}"));
                 let outcome = outcome(state, &why);
-                sync.done(key, cluster, Some(planned), Some(outcome), Learned::Nothing);
+                sync.done(key, cluster, Some(planned), Some(outcome), Learned::IsGone);
                 Ok(())
             }
             Err(Refused::By(error)) => {
@@ -75,7 +76,10 @@ impl Lane {
                     self.tell(task, reason, &self.failure(task, "apply", &error));
                 }
                 let outcome = outcome(state, &error.to_string());
-                sync.done(key, cluster, Some(planned), Some(outcome), Learned::Nothing);
+                // Without an answer of the member itself it may have been written all the same.
+                let is_refused = !task.recorded && !error.is_outage();
+                let learned = if is_refused { Learned::IsGone } else { Learned::Nothing };
+                sync.done(key, cluster, Some(planned), Some(outcome), learned);
                 Err(())
             }
         }
@@ -119,7 +123,14 @@ impl Lane {
         self.say(task, "RemoveManagedLabelFromInCluster", "Removing managed label from");
         let patch = json!({"metadata": {"labels": {MANAGED_LABEL: null}}});
         let path = self.target_path(sync, key, &sync.config.target.api_version());
-        let unmarked = client.merge(&path, &patch).await;
+        let unmarked = match task.observed {
+            Some(_) => client.merge(&path, &patch).await,
+            // We wrote it, but do not see it: it may be somebody else's, who says so by the same label.
+            None => match client.get(&path).await {
+                Ok(there) if plan::is_ours(&there) => client.merge(&path, &patch).await,
+                answer => answer,
+            },
+        };
         self.note(sync, unmarked.as_ref().err());
         match unmarked {
             Err(error) if !error.is_not_found() => {
